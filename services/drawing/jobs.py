@@ -7,7 +7,7 @@ import contextlib
 import heapq
 import math
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from time import perf_counter, time
@@ -42,6 +42,9 @@ class Job:
         about: what belongs to its answer; nothing here reads it.
         over: is set when the job has ended.
         collected: whether its images were given to who asked.  recorded: whether they stand in the log.
+        request: what was asked for, by which another server can do it; b"" where none may.
+        taken: how often a server took it over from another.  passed: whether another server does it.
+        writing: held while what it is is written down for other servers.
     """
 
     wishes: Sequence[Wish]
@@ -58,7 +61,11 @@ class Job:
     stopped: bool = False
     collected: bool = False
     recorded: bool = False
+    request: bytes = b""
+    taken: int = 0
+    passed: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     ids: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +81,7 @@ class Jobs:
         speed: evaluations a second, until jobs have shown it.
         settings: how long, and how many, jobs stay that somebody may look at again.
         gone: is told of each job that is kept no longer.
+        begins: says before a job begins whether it is this server that is to do it.
     """
 
     def __init__(
@@ -83,8 +91,9 @@ class Jobs:
         settings: DrawingSettings,
         metrics: ServiceMetrics,
         gone: Callable[[Job], None] = lambda job: None,
+        begins: Callable[[Job], Awaitable[bool]] | None = None,
     ) -> None:
-        self._draw, self._settings, self._metrics = draw, settings, metrics
+        self._draw, self._settings, self._metrics, self._begins = draw, settings, metrics, begins
         self.speed, self._gone = max(speed, 1e-6), gone
         self._queue: list[tuple[float, int, Job]] = []
         self._number = count()
@@ -104,6 +113,13 @@ class Jobs:
         queued = sum(one.work for _, _, one in self._queue if one.status == "queued")
         left = self._running.work - self._running.done if self._running else 0
         return (queued + left) / self.speed
+
+    @property
+    def has_room(self) -> bool:
+        """Whether jobs of others can be taken over: less waits than half of what may."""
+        return 2 * self.waiting_seconds <= self._settings.max_waiting_seconds and (
+            len(self._kept) < self._settings.max_jobs
+        )
 
     def submit(self, job: Job, keep: bool) -> Job:
         """Put a job into the queue; with `keep` it can be found by its id until some time after its end.
@@ -157,6 +173,12 @@ class Jobs:
         elif job.status == "running":
             job.stopped = True
 
+    def pass_on(self, job: Job) -> None:
+        """Let go of a job that another server does; here it counts as nothing."""
+        job.passed = True
+        self._kept.pop(job.id, None)
+        self._end(job, "cancelled")
+
     async def close(self) -> None:
         """End all jobs."""
         for _, _, job in self._queue:
@@ -167,6 +189,7 @@ class Jobs:
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
         for job in self._kept.values():
+            self.cancel(job)  # one that was about to begin
             self._gone(job)
         self._kept.clear()
 
@@ -187,8 +210,12 @@ class Jobs:
             if job.stopped:
                 raise CancelledJobError
 
+        if self._begins is not None and not await self._begins(job) and job.status == "queued":
+            self.pass_on(job)
+        if job.status != "queued":  # it may have been cancelled meanwhile
+            return
         job.status, job.started, self._running = "running", time(), job
-        self._metrics.stage["queue"].observe(job.started - job.created)
+        self._metrics.stage["queue"].observe(max(0.0, job.started - job.created))
         start = perf_counter()
         try:
             job.images = await asyncio.to_thread(self._draw, job.wishes, report)

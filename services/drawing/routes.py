@@ -49,7 +49,7 @@ class _About:
 
 def image_routes(runtime: DrawingRuntime) -> list[Route]:
     """All routes; what they refuse is in OpenAI's form."""
-    served = _Served(runtime)
+    served = runtime.taker = _Served(runtime)
     made = [
         (GENERATIONS, "POST", served.generate),
         (JOBS, "POST", served.begin),
@@ -68,10 +68,11 @@ class _Served:
     async def generate(self, request: Request) -> Answer:
         """Images, or with ``async`` the job that makes them."""
         self._runtime.opened()
-        asked = parsed(await request.json())
+        document = await request.json()
+        asked = parsed(document)
         if asked.deferred:
-            return self._begun(asked, request)
-        job = self._runtime.jobs.submit(self._job(asked, request), keep=False)
+            return self._begun(asked, document)
+        job = self._runtime.jobs.submit(self._job(asked), keep=False)
         try:
             await unless_gone(request.receive, _over(job))
         except BaseException:  # the client went away, or its time is over
@@ -79,13 +80,14 @@ class _Served:
             raise
         if job.status != "succeeded":
             raise _failure(job)
-        self._collected(job)
+        self.collected(job)
         return Answer(orjson.dumps(await self._result(job)))
 
     async def begin(self, request: Request) -> Answer:
         """The job that makes the images of a request."""
         self._runtime.opened()
-        return self._begun(parsed(await request.json()), request)
+        document = await request.json()
+        return self._begun(parsed(document), document)
 
     async def look(self, request: Request) -> Answer:
         """What has become of a job, with its images when it has succeeded."""
@@ -105,6 +107,8 @@ class _Served:
         _refuse_if_over(job.status)
         self._runtime.jobs.cancel(job)
         await job.over.wait()
+        if job.passed:
+            return Answer(orjson.dumps(await self._cancelled_by_another(identifier)))
         return Answer(orjson.dumps(await self._described(job)))
 
     async def models(self, request: Request) -> Answer:
@@ -156,7 +160,18 @@ class _Served:
             message = f"there is no model of this name; there is {self._runtime.name!r}"
             raise Problem(404, "model_not_found", "unknown model", errors=[("model", message)])
 
-    def _job(self, asked: ImageRequest, request: Request) -> Job:
+    def remade(self, identifier: str, request: bytes, taken: int) -> Job:
+        """A job of another server.
+
+        Raises:
+            Problem: 400 and 404: it is none that this server does.
+        """
+        said = orjson.loads(request)
+        job = self._job(parsed(said["asked"]))
+        job.id, job.created, job.request, job.taken = identifier, float(said["created"]), request, taken
+        return job
+
+    def _job(self, asked: ImageRequest) -> Job:
         runtime = self._runtime
         settings, engine = runtime.settings.drawing, runtime.engine
         self._check_name(asked.model)
@@ -180,11 +195,14 @@ class _Served:
         )
         return Job(wishes=wishes, work=sum(map(engine.evaluations, wishes)), about=about)
 
-    def _begun(self, asked: ImageRequest, request: Request) -> Answer:
+    def _begun(self, asked: ImageRequest, document: Any) -> Answer:
         runtime = self._runtime
-        job = runtime.jobs.submit(self._job(asked, request), keep=True)
+        job = self._job(asked)
+        if runtime.shared is not None and runtime.settings.drawing.max_takeovers:
+            job.request = orjson.dumps({"asked": document, "created": job.created})
+        runtime.jobs.submit(job, keep=True)
         if runtime.shared is not None:
-            runtime.shared.follow(job, runtime.jobs, self._document, self._collected)
+            runtime.shared.follow(job, runtime.jobs, self)
         body = orjson.dumps(self._state(job))
         return Answer(body, status=202, headers=(("location", f"{JOBS}/{job.id}"), ("retry-after", "1")))
 
@@ -206,18 +224,20 @@ class _Served:
 
     async def _described(self, job: Job) -> dict[str, Any]:
         """How a job is, for who asks; images that are given away are counted and logged once."""
-        state = await self._document(job)
+        state = await self.document(job)
         if job.status == "succeeded":
-            self._collected(job)
+            self.collected(job)
         return state
 
-    async def _document(self, job: Job) -> dict[str, Any]:
+    async def document(self, job: Job) -> dict[str, Any]:
+        """How a job is, with its images when it has succeeded."""
         state = self._state(job)
         if job.status == "succeeded":
             state["result"] = await self._result(job)
         return state
 
-    def _collected(self, job: Job) -> None:
+    def collected(self, job: Job) -> None:
+        """Count and log images that were given to who asked."""
         self._runtime.record(job)
         job.collected = True
 

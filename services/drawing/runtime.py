@@ -21,7 +21,7 @@ from contracts.errors import PlatformError
 from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, UnnamedError
 from services.drawing.jobs import Job, Jobs
 from services.drawing.request import DeniedError, Policy
-from services.drawing.shared_jobs import SharedJobs
+from services.drawing.shared_jobs import SharedJobs, Taker
 from services.errors import Problem, invalid
 from services.logs import log_event
 from services.metrics.series import Counter
@@ -96,6 +96,7 @@ class DrawingRuntime(RowRuntime):
     Attributes:
         jobs: its queue.  shared: those of other servers, None where they are not known.
         engine: the model.  policy: what it refuses.  key: of the seal, b"" without one.
+        taker: what answers for jobs that are taken over, None where no routes do.
     """
 
     jobs: Jobs
@@ -103,6 +104,7 @@ class DrawingRuntime(RowRuntime):
     engine: DrawingEngine
     policy: Policy
     key: bytes
+    taker: Taker | None = None
 
     def __init__(self, modality: Modality) -> None:
         super().__init__(modality, rows=DrawingRows)
@@ -122,8 +124,11 @@ class DrawingRuntime(RowRuntime):
         counter = Counter(names.IMAGE_JOBS, text, labels, self.metrics.registry)
         self._outcomes = {name: counter.labels(self.name, self.version, name) for name in names.IMAGE_JOB_OUTCOMES}
         given = self.settings.drawing
-        self.jobs = jobs = Jobs(engine.draw, speed, given, self.metrics, self._gone)
-        self.shared = SharedJobs(given.redis, self.name, given.keep_seconds) if given.redis else None
+        self.shared = SharedJobs(given.redis, self.name, given) if given.redis else None
+        begins = self.shared.begins if self.shared is not None else None
+        self.jobs = jobs = Jobs(engine.draw, speed, given, self.metrics, self._gone, begins)
+        if self.shared is not None and self.taker is not None:
+            self.shared.take_over(jobs, self.taker)
         self._drawing = True
         self.metrics.queue_depth.set_function(lambda: jobs.waiting + self.batcher.depth)
         return {**said, "evaluations_per_second": round(speed, 1)}
@@ -134,6 +139,7 @@ class DrawingRuntime(RowRuntime):
             self._drawing = False
             if self.shared is not None:
                 await self.shared.settle()
+                await self.shared.leave(self.jobs)
             await self.jobs.close()
             if self.shared is not None:
                 await self.shared.close()

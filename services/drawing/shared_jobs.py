@@ -1,8 +1,9 @@
 """Jobs of images that the servers of one model share through Redis: any of them says how a job is, and can end it.
 
 The server that took a job does it and writes down how it is, at its end with the images; what others ask of it stands
-beside that. A job whose server is gone is said to have failed. Addresses are those of
-`feature_repo.stores.redis_address`.
+beside that. What was asked for stands there until the job begins: when its server is gone, or leaves it, another one
+takes it over, and whoever writes down first that it begins does it. A job that had begun has failed with its server.
+Addresses are those of `feature_repo.stores.redis_address`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+import secrets
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -21,37 +24,52 @@ from feature_repo.stores.redis_address import connect, parse_address
 from services.drawing.jobs import ENDED, Job, Jobs
 from services.errors import Problem
 from services.logs import log_event
+from services.settings import DrawingSettings
 
 T = TypeVar("T")
-Described = Callable[[Job], Awaitable[dict[str, Any]]]
 CANCEL, COLLECTED = "cancel", "collected"
 _SECONDS = 0.5  # between two looks at a job that has not ended
 _LATER = 5.0  # and at one whose images nobody has fetched
 _ALIVE = 15  # seconds after which a server that says nothing is gone
-_DOCUMENT = "document"
+_PATIENCE = 2.0  # seconds that a job waits for Redis to say that it may begin
+_TAKE_SECONDS = 3.0  # between two looks for jobs that a server left
+_LOOKED = 100  # that have waited longest, of which each is looked at
+_DOCUMENT, _REQUEST, _BEGUN, _TAKEN = "document", "request", "begun", "taken"
+
+
+class Taker(Protocol):
+    """What makes jobs of requests, and answers for them."""
+
+    def remade(self, identifier: str, request: bytes, taken: int) -> Job:
+        """A job of another server, not submitted yet; raises `Problem` where it is none that this server does."""
+
+    async def document(self, job: Job) -> dict[str, Any]:
+        """How a job is, for who asks."""
+
+    def collected(self, job: Job) -> None:
+        """Is told when another server has given its images away."""
 
 
 class SharedJobs:
     """What servers tell each other of the jobs of one model. Redis may lose it: then only its own server knows a job.
 
     Args:
-        seconds: for which a job is known after it was last written.
+        settings: how long a job is known after it was last written, and how often it is taken over.
     """
 
-    def __init__(self, address: str, model: str, seconds: float) -> None:
+    def __init__(self, address: str, model: str, settings: DrawingSettings) -> None:
         self._address = parse_address(address)
-        self._head, self._seconds = f"fl-image-job:{model}", max(1, math.ceil(seconds))
+        self._head, self._seconds = f"fl-image-job:{model}", max(1, math.ceil(settings.keep_seconds))
+        self._waiting, self._most = f"fl-image-jobs-waiting:{model}", settings.max_takeovers
+        self._name = secrets.token_hex(8).encode()  # of this server
         self._tasks: dict[asyncio.Task[None], Job] = {}
+        self._taking: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._known: Any = None
 
-    def follow(self, job: Job, jobs: Jobs, described: Described, collected: Callable[[Job], None]) -> None:
-        """Write down how a job of this server is until it has ended, and do what others ask of it.
-
-        Args:
-            collected: is told when another server has given its images away.
-        """
-        task = asyncio.create_task(self._follow(job, jobs, described, collected))
+    def follow(self, job: Job, jobs: Jobs, taker: Taker) -> None:
+        """Write down how a job of this server is until it has ended, and do what others ask of it."""
+        task = asyncio.create_task(self._follow(job, jobs, taker))
         self._tasks[task] = job
         task.add_done_callback(self._tasks.pop)
 
@@ -61,11 +79,11 @@ class SharedJobs:
         Raises:
             Problem: 503.
         """
-        document, alive = await self._asked(lambda: self._read(identifier))
+        document, has_server = await self._asked(lambda: self._read(identifier))
         if document is None:
             return None
         found: dict[str, Any] = orjson.loads(document)
-        if found["status"] not in ENDED and not alive:
+        if found["status"] not in ENDED and not has_server:
             error = {"message": "the server that took this job is gone", "type": "server_error", "code": "server_gone"}
             found |= {"status": "failed", "estimated_seconds": 0.0, "error": {**error, "param": None}}
         return found
@@ -78,9 +96,33 @@ class SharedJobs:
         """
         await self._asked(lambda: self._client().hset(self._key(identifier), what, 1))
 
+    async def begins(self, job: Job) -> bool:
+        """Whether it is this server that does a job; then no other may. Where Redis does not answer, it is."""
+        if job.request:
+            with contextlib.suppress(Problem, TimeoutError):
+                async with asyncio.timeout(_PATIENCE), job.writing:
+                    return await self._asked(partial(self._begin, job.id))
+        return True
+
+    def take_over(self, jobs: Jobs, taker: Taker) -> None:
+        """From now on take over jobs that have not begun and whose servers are gone, where `jobs` have room."""
+        if self._most:
+            self._taking = asyncio.create_task(self._take_over(jobs, taker))
+
+    async def leave(self, jobs: Jobs) -> None:
+        """Leave the jobs that have not begun to other servers, or to the one that comes after this."""
+        for job in [one for one in self._tasks.values() if one.request and one.taken < self._most]:
+            with contextlib.suppress(Problem):
+                async with job.writing:
+                    known = job.status == "queued" and await self._asked(partial(self._release, job.id))
+                    if known and job.status == "queued":
+                        jobs.pass_on(job)
+
     async def settle(self) -> None:
-        """See once more whose images were fetched, before their jobs are let go of."""
+        """Take over no more, and see once more whose images were fetched, before their jobs are let go of."""
         self._closing.set()
+        if self._taking is not None:
+            await asyncio.gather(self._taking, return_exceptions=True)
         await asyncio.gather(
             *(task for task, job in self._tasks.items() if job.status in ENDED), return_exceptions=True
         )
@@ -92,44 +134,119 @@ class SharedJobs:
         if self._known is not None:
             await asyncio.to_thread(self._known.close)
 
-    async def _follow(self, job: Job, jobs: Jobs, described: Described, collected: Callable[[Job], None]) -> None:
+    async def _follow(self, job: Job, jobs: Jobs, taker: Taker) -> None:
         ended = False
         while not ended:
             ended = job.status in ENDED
-            document = orjson.dumps(await described(job))
-            if CANCEL in await self._told(job, document):
+            document = orjson.dumps(await taker.document(job))
+            asked = await self._told(job, document)
+            if job.passed:
+                return
+            if _BEGUN in asked and job.status == "queued":
+                jobs.pass_on(job)
+                return
+            if CANCEL in asked:
                 jobs.cancel(job)
             await _waited(job.over, _SECONDS)
         while jobs.keeps(job) and not job.collected:
             await _waited(self._closing, _LATER)
             if COLLECTED in await self._told(job):
-                collected(job)
+                taker.collected(job)
             if self._closing.is_set():
                 break
 
-    async def _told(self, job: Job, document: bytes | None = None) -> set[str]:
-        """What others ask of a job; nothing while Redis does not answer."""
-        with contextlib.suppress(Problem):
-            return await self._asked(lambda: self._tell(job.id, document))
-        return set()
+    async def _take_over(self, jobs: Jobs, taker: Taker) -> None:
+        while not self._closing.is_set():
+            await _waited(self._closing, _TAKE_SECONDS)
+            refused = set[str]()
+            with contextlib.suppress(Problem):
+                while not self._closing.is_set() and jobs.has_room:
+                    mine = refused | {job.id for job in self._tasks.values()}
+                    found = await self._asked(partial(self._take_one, mine))
+                    if found is None:
+                        break
+                    identifier, request, taken = found
+                    try:
+                        job = taker.remade(identifier, request, taken)
+                        jobs.submit(job, keep=True)
+                    except Problem as err:  # another version, or another policy: another server may do it
+                        refused.add(identifier)
+                        log_event("job_refused", logging.WARNING, job=identifier, error=err.title)
+                        await self._asked(partial(self._release, identifier))
+                        continue
+                    log_event("job_taken_over", logging.INFO, job=identifier, times=taken)
+                    self.follow(job, jobs, taker)
 
-    def _tell(self, identifier: str, document: bytes | None) -> set[str]:
+    def _take_one(self, mine: Collection[str]) -> tuple[str, bytes, int] | None:
+        """One that has waited longest of the jobs without a server: its id, request and how often it was taken now."""
+        client = self._client()
+        for raw in client.zrange(self._waiting, 0, _LOOKED - 1):
+            identifier = raw.decode()
+            key = self._key(identifier)
+            if identifier in mine or not client.set(f"{key}:alive", self._name, nx=True, ex=_ALIVE):
+                continue
+            request, begun, taken = client.hmget(key, _REQUEST, _BEGUN, _TAKEN)
+            if request is not None and not begun and int(taken or 0) < self._most:
+                return identifier, request, int(client.hincrby(key, _TAKEN, 1))
+            client.zrem(self._waiting, raw)
+            client.delete(f"{key}:alive")
+            client.hdel(key, _REQUEST)
+        return None
+
+    def _begin(self, identifier: str) -> bool:
         key = self._key(identifier)
         pipe = self._client().pipeline(transaction=False)
+        pipe.hsetnx(key, _BEGUN, self._name)
+        pipe.hget(key, _BEGUN)
+        pipe.hdel(key, _REQUEST)
+        pipe.expire(key, self._seconds)
+        owner = pipe.execute()[1]
+        self._client().zrem(self._waiting, identifier)
+        return bool(owner == self._name)
+
+    def _release(self, identifier: str) -> bool:
+        """Leave a job to others; whether they can know what it is."""
+        key = self._key(identifier)
+        self._client().delete(f"{key}:alive")
+        return bool(self._client().hexists(key, _REQUEST))
+
+    async def _told(self, job: Job, document: bytes | None = None) -> set[str]:
+        """What others ask of a job, and `_BEGUN` where another server does it; nothing while Redis does not answer."""
+        async with job.writing:
+            with contextlib.suppress(Problem):
+                request = job.request if job.status == "queued" else b""
+                if not job.passed:
+                    return await self._asked(partial(self._tell, job.id, document, request, job.created))
+        return set()
+
+    def _tell(self, identifier: str, document: bytes | None, request: bytes, created: float) -> set[str]:
+        key = self._key(identifier)
+        if request:
+            if self._client().hget(key, _BEGUN) not in (None, self._name):
+                return {_BEGUN}
+            self._client().zadd(self._waiting, {identifier: created})
+            self._client().expire(self._waiting, self._seconds)
+        pipe = self._client().pipeline(transaction=False)
         if document is not None:
-            pipe.set(f"{key}:alive", 1, ex=_ALIVE)
+            pipe.set(f"{key}:alive", self._name, ex=_ALIVE)
             pipe.hset(key, _DOCUMENT, document)
+            if request:
+                pipe.hset(key, _REQUEST, request)
+            else:
+                pipe.hdel(key, _REQUEST)
             pipe.expire(key, self._seconds)
         pipe.hmget(key, CANCEL, COLLECTED)
         return {name for name, value in zip((CANCEL, COLLECTED), pipe.execute()[-1], strict=True) if value}
 
     def _read(self, identifier: str) -> tuple[bytes | None, bool]:
+        """How it is, and whether a server does it, or one can take it over."""
         key = self._key(identifier)
         pipe = self._client().pipeline(transaction=False)
-        pipe.hget(key, _DOCUMENT)
+        pipe.hmget(key, _DOCUMENT, _REQUEST, _BEGUN, _TAKEN)
         pipe.exists(f"{key}:alive")
-        document, alive = pipe.execute()
-        return document, bool(alive)
+        (document, request, begun, taken), alive = pipe.execute()
+        left = request is not None and not begun and int(taken or 0) < self._most
+        return document, bool(alive) or left
 
     def _key(self, identifier: str) -> str:
         return f"{self._head}:{{{identifier}}}"  # in braces: both keys of a job are on one server of a cluster

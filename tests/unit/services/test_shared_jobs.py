@@ -29,6 +29,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def two(serve_bundle: Any, tmp_path: Path, redis: Server, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     monkeypatch.setattr(shared_jobs, "_SECONDS", 0.05)
     monkeypatch.setattr(shared_jobs, "_LATER", 0.05)
+    monkeypatch.setattr(shared_jobs, "_TAKE_SECONDS", 0.05)
     bundle = grays(tmp_path)
     return tuple(serve_bundle(bundle, drawing={"redis": redis.address}) for _ in range(2))
 
@@ -101,6 +102,80 @@ def test_a_job_whose_server_is_gone_has_failed(two: tuple[Any, Any], redis: Serv
     redis.client.delete(alive)
     found = other.client.get(where).json()
     assert (found["status"], found["error"]["code"]) == ("failed", "server_gone")
+    go.set()
+
+
+def lost(served: Any, redis: Server) -> None:
+    """Let a server say nothing any more, as when its machine is lost."""
+    shared, portal = served.runtime.shared, served.client.portal
+    following = dict(shared._tasks)
+    for job in following.values():
+        portal.call(job.writing.acquire)  # nothing is being written
+    for task in [shared._taking, *following]:
+        portal.call(task.cancel)
+    for job in following.values():
+        portal.call(job.writing.release)
+    for alive in redis.client.keys("*:alive"):
+        redis.client.delete(alive)
+
+
+def begun(served: Any, at_step: threading.Event, *prompts: str) -> list[str]:
+    """Where a job that runs and others that wait behind it are."""
+    places = []
+    for prompt in ("dark", *prompts):
+        places.append(served.client.post(JOBS, json={"prompt": prompt, "seed": 9}).headers["location"])
+        assert at_step.wait(10)
+    return places
+
+
+def test_a_job_that_waits_is_taken_over_and_drawn_once(two: tuple[Any, Any], redis: Server) -> None:
+    taker, other = two
+    go, at_step = slowed(taker)
+    running, waits = begun(taker, at_step, "a grey")
+    until(lambda: other.client.get(waits).status_code == 200)
+    assert other.client.get(waits).json()["status"] == "queued"
+    key = f"fl-image-job:grays:{{{waits.rpartition('/')[2]}}}"
+    until(lambda: redis.client.hexists(key, "request"))
+    lost(taker, redis)
+    until(lambda: other.client.get(waits).json()["status"] == "succeeded")
+    found = other.client.get(waits).json()
+    assert [(one["revised_prompt"], one["seed"]) for one in found["result"]["data"]] == [("grey", 9)]
+    assert found["id"] == waits.rpartition("/")[2]
+    assert other.client.get(running).json()["error"]["code"] == "server_gone", "what has begun is not begun again"
+    assert not redis.client.hexists(key, "request"), "no prompt stays where nobody needs it"
+    go.set()  # the first server was only slow
+    jobs = taker.runtime.jobs
+    until(lambda: jobs._running is None and not jobs.waiting)
+    assert taker.client.get(waits).json()["result"] == found["result"], "it has not drawn it too"
+    assert list(jobs._kept) == [running.rpartition("/")[2]]
+
+
+def test_jobs_that_wait_are_left_by_a_server_that_ends(two: tuple[Any, Any], redis: Server) -> None:
+    taker, other = two
+    go, at_step = slowed(taker)
+    running, waits = begun(taker, at_step, "grey")
+    until(lambda: bool(redis.client.zrange("fl-image-jobs-waiting:grays", 0, -1)))
+    until(lambda: other.client.get(waits).status_code == 200)
+    shared, portal = taker.runtime.shared, taker.client.portal
+    portal.call(shared.settle)
+    portal.call(shared.leave, taker.runtime.jobs)
+    until(lambda: other.client.get(waits).json()["status"] == "succeeded")
+    until(lambda: other.client.get(running).json()["status"] == "running")
+    go.set()
+
+
+def test_a_job_is_taken_over_a_few_times_at_most(two: tuple[Any, Any], redis: Server) -> None:
+    taker, other = two
+    go, at_step = slowed(taker)
+    _, waits = begun(taker, at_step, "grey")
+    key = f"fl-image-job:grays:{{{waits.rpartition('/')[2]}}}"
+    until(lambda: redis.client.hexists(key, "request"))
+    redis.client.hset(key, "taken", 3)
+    lost(taker, redis)
+    found = other.client.get(waits).json()
+    assert (found["status"], found["error"]["code"]) == ("failed", "server_gone")
+    until(lambda: not redis.client.hexists(key, "request"))
+    assert other.runtime.jobs._kept == {}
     go.set()
 
 
