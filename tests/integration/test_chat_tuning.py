@@ -162,6 +162,29 @@ def test_all_weights_are_served_in_the_smallest_form_that_costs_little(tmp_path:
     assert sizes[0] < 0.8 * sizes[1]
 
 
+def test_a_folder_of_transformers_is_served_as_it_is_in_the_smallest_form_that_costs_little(
+    tmp_path: Path, weights: Path
+) -> None:
+    given = {"model.weights": str(weights), "model.window": 256, "model.max_tokens": 6, "model.safetensors": True}
+    limits = {"gate.tuning.quantised_bits": 9.0, "gate.int8_tolerance": 1.0}
+    made = Chain(task="chat", home=tmp_path, recipe="pretrained", overrides=given | limits)
+    made.dataset()
+    found, out = trained(made), made.path("model") / "model"
+    assert [one["metric"] for one in found["choices"]] == ["valid_bits_per_byte:q4_1", "valid_token_f1:q4_1"]
+    assert (found["parameters"]["form"], found["parameters"]["weights"]) == ("q4_1", weights.name)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        one.name for one in (out / "safetensors").iterdir()
+    }
+    assert (out / "model.gguf").stat().st_size < (weights / "model.safetensors").stat().st_size / 2
+    other = shutil.copytree(weights, tmp_path / "other")
+    told = json.loads((other / "config.json").read_text()) | {"model_type": "qwen2"}
+    (other / "config.json").write_text(json.dumps(told))
+    wrong = Chain(task="chat", home=tmp_path, recipe="pretrained", overrides=given | {"model.weights": str(other)})
+    with pytest.raises(PlatformError, match="cannot be converted to GGUF") as caught:
+        trained(wrong)
+    assert (caught.value.code, "'llama' is converted" in caught.value.detail) == ("bad_weights", True)
+
+
 def test_two_processes_that_keep_half_of_the_weights_each_learn_what_one_learns(tmp_path: Path, weights: Path) -> None:
     made = chain(tmp_path, weights, "sft", {"model.forms": ["f16"], "training.sharded": True})
     made.dataset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -29,14 +29,12 @@ PREFERENCES = "preferences"  # the table of the data set with the worse answers
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TunedModel(PretrainedModel):
-    """Which model is tuned, and how it is asked and served; `weights` may be a folder of transformers as well.
+    """Which model is tuned, and how it is asked and served.
 
     format: a regular expression that a whole answer should fit; its share is measured before and after. "" for none.
-    forms: of weights that are written anew, from the one that is tried first to the one that is taken in the end.
     """
 
     format: str = ""
-    forms: tuple[Literal["q4_1", "q5_1", "q8_0", "f16"], ...] = ("q4_1", "q8_0", "f16")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

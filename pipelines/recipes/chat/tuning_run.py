@@ -32,7 +32,10 @@ _GENERAL = Path(__file__).with_name("general.csv")
 
 @dataclass(kw_only=True)
 class Tuning:
-    """What a tuning works with; `config` is one of `pipelines.recipes.chat.tuned`."""
+    """What a tuning works with; `config` is one of `pipelines.recipes.chat.tuned`, or the one of `pretrained`.
+
+    threads: of llama.cpp.  format: see `TunedModel`.
+    """
 
     config: Any
     task: Task
@@ -43,6 +46,8 @@ class Tuning:
     device: str
     valid: pd.DataFrame
     held: Sequence[Example]
+    threads: int = 1
+    format: str = ""
 
 
 def run(config: Any, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
@@ -75,6 +80,8 @@ def run(config: Any, task: Task, dataset: Path, out: Path, checkpoints: Path, pr
         device=device,
         valid=frames["valid"].head(_ASKED),
         held=held,
+        threads=config.training.threads or 1,
+        format=config.model.format,
     )
     leads = group().leads
     kept = checkpoints / "before.json"
@@ -129,6 +136,57 @@ def run(config: Any, task: Task, dataset: Path, out: Path, checkpoints: Path, pr
         "choices": [choice.model_dump() for choice in choices],
         "tuning": tuning,
     }
+
+
+def convert(config: Any, task: Task, dataset: Path, out: Path) -> dict[str, Any]:
+    """Write a folder of transformers as ``model.gguf``, in the first of `model.forms` that costs little.
+
+    Args:
+        config: a `PretrainedChat`, whose validation rows and gate the form is chosen by, as after a tuning.
+
+    Returns:
+        The form, and the checks that chose it.
+
+    Raises:
+        PlatformError: ``code="bad_weights"``: it cannot be converted.
+    """
+    import pandas as pd
+
+    from pipelines.training import chat_tuning
+    from pipelines.training.conversations import Template, examples_of
+    from pipelines.training.llama_gguf import base_of
+
+    chat_tuning.environment()
+    folder = Path(config.model.weights).expanduser()
+    try:
+        base = base_of(folder)
+    except PlatformError as err:
+        raise PlatformError(
+            f"weights cannot be converted to GGUF: {folder}",
+            detail=err.detail.replace("is trained", "is converted"),
+            fix="give a GGUF file of this model: --set model.weights=FILE",
+            code="bad_weights",
+        ) from err
+    how = chat_tuning.TuningConfig(), chat_tuning.LoraConfig(rank=0)
+    model, tokenizer, device = chat_tuning.open_model(base.folder, *how, config.seed)
+    template = Template(tokenizer, config.model.system)
+    valid = pd.read_parquet(dataset / "valid.parquet").head(_ASKED)
+    work = Tuning(
+        config=config,
+        task=task,
+        base=base,
+        model=model.eval(),
+        tokenizer=tokenizer,
+        template=template,
+        device=device,
+        valid=valid,
+        held=examples_of(template, valid["prompt"].tolist(), valid["label"].tolist(), config.model.window),
+    )
+    longest = config.model.max_tokens * _CHARACTERS
+    about = {"system": config.model.system, "window": config.model.window, "max_tokens": config.model.max_tokens}
+    form, choices = _choose(work, _Weights(work), out, ChatSpec(**about, max_characters=longest))
+    _said(work, out, longest, check=True)
+    return {"form": form, "choices": [choice.model_dump() for choice in choices]}
 
 
 def _measured(work: Tuning) -> dict[str, dict[str, float]]:
@@ -279,7 +337,7 @@ def _said(work: Tuning, folder: Path, longest: int, check: bool = False) -> dict
     with tempfile.TemporaryDirectory(prefix="asked-") as name:
         (Path(name) / "model").symlink_to(folder.resolve())
         bundle = scoring.provisional(Path(name), fields)
-        engine: Any = load_engine(bundle, threads=config.training.threads or 1)
+        engine: Any = load_engine(bundle, threads=work.threads)
         try:
             if check:
                 _check_reading(work, engine.process)
@@ -291,8 +349,8 @@ def _said(work: Tuning, folder: Path, longest: int, check: bool = False) -> dict
     wanted = {"token_f1", "exact_match", config.gate.primary}
     measured = evaluation.measure_for(work.valid, answers, output, None, only=sorted(wanted))(None)
     found = {name: float(measured[name]) for name in sorted(wanted)}
-    if config.model.format:
-        fits = [bool(re.fullmatch(config.model.format, text.strip())) for text in answers]
+    if work.format:
+        fits = [bool(re.fullmatch(work.format, text.strip())) for text in answers]
         found["format"] = sum(fits) / max(1, len(fits))
     return found
 

@@ -1,4 +1,4 @@
-"""Where the weights of a chat model are: a GGUF file, a folder with one, or an installed package with one."""
+"""Where the weights of a chat model are: a GGUF file, a folder with one or of transformers, or an installed package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find_weights(named: str) -> Path:
     found = _of_package(named.removeprefix(PACKAGE)) if named.startswith(PACKAGE) else _of_path(named)
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
-        fix = "name one file: --set model.weights=FILE"
+        fix = "name one file, or a folder of transformers with model.safetensors: --set model.weights=FILE"
         raise _none(f"{named} has {len(found)} GGUF files, not one: {names}", fix)
     check_gguf(found[0])
     return found[0]
@@ -34,6 +34,12 @@ def find_trainable(named: str) -> Path:
     """
     folder = Path(named).expanduser()
     return folder if (folder / "model.safetensors").is_file() else find_weights(named)
+
+
+def is_transformers(named: str) -> bool:
+    """Whether `named` is a folder that transformers saved, and that has no GGUF file which could be taken as it is."""
+    folder = Path(named).expanduser()
+    return (folder / "model.safetensors").is_file() and not any(folder.glob("*.gguf"))
 
 
 def _of_package(name: str) -> list[Path]:
