@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,6 +20,7 @@ from pipelines.tasks import get_task, load_config
 from pipelines.values import as_document
 
 FOLDER = "plans"
+HERE, CLUSTER = "here", "cluster"  # where runs ran that plans are compared with
 FULL = 0.9  # of the memory that there is
 _KEPT = 10  # comparisons of a plan with what was taken
 
@@ -45,12 +46,16 @@ def write_plan(where: Endpoints, key: str, plan: Mapping[str, Any]) -> None:
     write_json(where.scratch(FOLDER) / f"{key}.json", dict(plan))
 
 
-def taken(plan: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the training of a run took beside its plan; None where it did not train, or was planned later."""
+def taken(plan: Mapping[str, Any], record: Mapping[str, Any], place: str = HERE) -> dict[str, Any] | None:
+    """What the training of a run took beside its plan; None where it did not train, or was planned later.
+
+    place: where it ran: `HERE` or `CLUSTER`, whose pods may be faster or slower than this machine.
+    """
     step = (record.get("steps") or {}).get("train") or {}
     if step.get("status") != "finished" or not step.get("seconds") or str(record.get("started")) < str(plan["made"]):
         return None
-    found: dict[str, Any] = {"run": record.get("run_id"), "recipe": plan["recipe"], "task": plan["task"]}
+    said = {"run": record.get("run_id"), "recipe": plan["recipe"], "task": plan["task"], "place": place}
+    found: dict[str, Any] = said
     for name in ("seconds", "memory_peak"):
         if name in step and name in plan["train"]:
             likely = plan["train"][name]["likely"]
@@ -58,15 +63,21 @@ def taken(plan: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] 
     return found
 
 
-def wrong_before(where: Endpoints, task: str, recipe: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How wrong the plans of a task's recipe were, the newest last: of runs that have ended, and as plans remember."""
+def wrong_before(
+    where: Endpoints, task: str, recipe: str, records: Sequence[Mapping[str, Any]], place: str = HERE
+) -> list[dict[str, Any]]:
+    """How wrong the plans of a task's recipe were, the newest last: of runs that have ended, and as plans remember.
+
+    records: of runs in `place`; what plans remember of another place is left out.
+    """
     found: dict[str, dict[str, Any]] = {}
-    keyed = [(key_of_record(record), record) for record in records if record.get("task") == task]
+    oldest_first = sorted(records, key=lambda record: str(record.get("started")))
+    keyed = [(key_of_record(record), record) for record in oldest_first if record.get("task") == task]
     for plan in _plans(where):
         if plan.get("task") != task or plan.get("recipe") != recipe:
             continue
-        found |= {one["run"]: one for one in plan.get("wrong", [])}
-        done = [taken(plan, record) for key, record in keyed if key == plan["key"]]
+        found |= {one["run"]: one for one in plan.get("wrong", []) if one.get("place", HERE) == place}
+        done = [taken(plan, record, place) for key, record in keyed if key == plan["key"]]
         found |= {str(one["run"]): one for one in done if one}
     return list(found.values())[-_KEPT:]
 

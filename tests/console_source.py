@@ -16,6 +16,7 @@ from services.console.documents import (
     AuditPage,
     Bars,
     Check,
+    Cost,
     Drift,
     Failure,
     Link,
@@ -243,6 +244,9 @@ class MadeSource:
                 Step(name=third, status="waiting", needs=[first, second]),
             ],
             finished="2026-11-28T09:01:01+00:00",
+            cost=None
+            if bad
+            else Cost(core_hours=0.21, gib_hours=0.4, gpu_hours=0.1, money=0.5, idle=0.1, currency=self.named("CHF")),
             source=self.named("payments.parquet"),
             settings=[(self.named("model.rounds"), self.named("150"))],
             error=Failure(

@@ -301,8 +301,24 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run cost: hours that were held for it, and money at the prices of the profile of today.
+
+    Attributes:
+        money: None without prices.  idle: of that, for what was asked for and not used.
+    """
+
+    core_hours: float
+    gib_hours: float
+    gpu_hours: float = 0.0
+    money: float | None = None
+    idle: float | None = None
+    currency: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPage:
-    """Everything about one run."""
+    """Everything about one run; `cost` is that of one that has ended."""
 
     run: Run
     steps: Sequence[Step]
@@ -310,6 +326,7 @@ class RunPage:
     source: str = ""
     settings: Sequence[tuple[str, str]] = ()
     error: Failure | None = None
+    cost: Cost | None = None
     links: Sequence[Link] = ()
 
 

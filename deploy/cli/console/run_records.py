@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from services.console.documents import Failure, Link, Run, RunPage, Step
+from services.console.documents import Cost, Failure, Link, Run, RunPage, Step
 
 _MOST_FACTS = 14
 _LONG = frozenset({"path", "digest", "tracking_url"})
@@ -32,8 +32,13 @@ def run_of(record: Mapping[str, Any]) -> Run:
     )
 
 
-def page_of(record: Mapping[str, Any], needs: Mapping[str, Sequence[str]], links: Sequence[Link]) -> RunPage:
-    """One run; `needs` says whose output each step takes."""
+def page_of(
+    record: Mapping[str, Any],
+    needs: Mapping[str, Sequence[str]],
+    links: Sequence[Link],
+    cost: Mapping[str, Any] | None = None,
+) -> RunPage:
+    """One run; `needs` says whose output each step takes, `cost` is a document of `deploy.cli.training.cost`."""
     asked, error = _mapping(record.get("asked")), record.get("error")
     steps = [_step(str(name), _mapping(step), needs) for name, step in _mapping(record.get("steps")).items()]
     settings = _mapping(record.get("settings") or asked.get("settings"))
@@ -44,8 +49,15 @@ def page_of(record: Mapping[str, Any], needs: Mapping[str, Sequence[str]], links
         source=str(record.get("source") or asked.get("source") or "built-in"),
         settings=[(str(name), str(value)) for name, value in settings.items()],
         error=_failure(error) if error else None,
+        cost=_cost(cost) if cost else None,
         links=links,
     )
+
+
+def _cost(found: Mapping[str, Any]) -> Cost:
+    held = {name: float(found[name]) for name in ("core_hours", "gib_hours", "gpu_hours")}
+    money = {"money": found["money"], "idle": found["idle_money"], "currency": found["currency"] or ""}
+    return Cost(**held, **money)
 
 
 def _step(name: str, step: Mapping[str, Any], needs: Mapping[str, Sequence[str]]) -> Step:

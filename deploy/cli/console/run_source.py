@@ -15,7 +15,7 @@ from services.console.documents import Link, Run, RunPage
 
 if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
-    from deploy.cli.cluster.cluster_settings import Profile
+    from deploy.cli.cluster.cluster_settings import Prices, Profile
 
 _MOST = 60  # runs of a cluster: each is a record in the store
 _KEPT = 300  # runs that have ended, which do not change
@@ -37,8 +37,8 @@ class Runs(Protocol):
 class LocalRuns:
     """Runs of this machine."""
 
-    def __init__(self, endpoints: Endpoints) -> None:
-        self._endpoints = endpoints
+    def __init__(self, endpoints: Endpoints, prices: Prices | None = None) -> None:
+        self._endpoints, self._prices = endpoints, prices
 
     def latest(self, limit: int) -> Sequence[Run]:
         """The latest, newest first."""
@@ -52,7 +52,9 @@ class LocalRuns:
             if err.code == "unknown_run":
                 return None
             raise
-        return page_of(record, needs_of(record), run_links(links, "")) if record["run_id"] == run_id else None
+        if record["run_id"] != run_id:
+            return None
+        return page_of(record, needs_of(record), run_links(links, ""), _cost_of(record, self._prices, False))
 
 
 class ClusterRuns:
@@ -61,7 +63,7 @@ class ClusterRuns:
     def __init__(self, profile: Profile) -> None:
         from deploy.cli.cluster_runs.access import open_access
 
-        self._access = open_access(profile)
+        self._access, self._prices = open_access(profile), profile.prices
         self._listed = Fresh(self._list, REMOTE_SECONDS)
         self._over: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = threading.Lock()
@@ -84,7 +86,8 @@ class ClusterRuns:
         record = self._record(run_id)
         if record is None:
             return None
-        return page_of(record, needs_of(record), run_links(links, str(record.get("kfp_run") or "")))
+        links_of_it = run_links(links, str(record.get("kfp_run") or ""))
+        return page_of(record, needs_of(record), links_of_it, _cost_of(record, self._prices, True))
 
     def _record(self, run_id: str) -> dict[str, Any] | None:
         from deploy.cli.cluster_runs.lookup import find_run as found_run
@@ -116,6 +119,18 @@ def run_links(links: Mapping[str, str], kfp_run: str) -> list[Link]:
         Link(label=label, url=f"{url}/#/runs/details/{kfp_run}" if kfp_run and label.lower() == "kubeflow" else url)
         for label, url in links.items()
     ]
+
+
+def _cost_of(record: Mapping[str, Any], prices: Prices | None, on_cluster: bool) -> dict[str, Any] | None:
+    """What a run that has ended cost; None of one of a task that is not known here."""
+    from deploy.cli.training.cost import run_cost
+
+    if record.get("status") not in _OVER:
+        return None
+    try:
+        return run_cost(record, prices, on_cluster=on_cluster)
+    except (PlatformError, ValueError):  # a setting or a task of another version
+        return None
 
 
 def needs_of(record: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -90,7 +90,7 @@ def build_console(profile: str, options: ConsoleOptions) -> Starlette:
     """The application over a profile."""
     from deploy.cli.console.home_source import HomeSource
     from deploy.cli.console.releases import Machine, Releases, Served
-    from deploy.cli.console.run_source import ClusterRuns
+    from deploy.cli.console.run_source import ClusterRuns, LocalRuns
     from deploy.cli.console.stages import ClusterStages, ask_keeper
     from deploy.cli.rollouts.asking import steered
     from services.console.app import build_app
@@ -110,7 +110,7 @@ def build_console(profile: str, options: ConsoleOptions) -> Starlette:
         endpoints,
         served=served,
         stages=stages,
-        runs=ClusterRuns(where) if where.cluster and where.cluster.kfp else None,
+        runs=ClusterRuns(where) if where.cluster and where.cluster.kfp else LocalRuns(endpoints, where.prices),
         steer=functools.partial(steered, profile),
         prometheus=_prometheus(where, options.prometheus),
         key=model_keys(options.model_keys),

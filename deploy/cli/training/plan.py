@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ def planned(
     """
     from contracts.endpoints import Endpoints
     from deploy.cli.profiles.homes import find_home
-    from deploy.cli.training.plan_places import money, places, planned_needs
+    from deploy.cli.training.plan_places import cluster_records, money, places, planned_needs
 
     profile = load_profile(options.profile)
     if profile.cluster is None:
@@ -60,24 +60,30 @@ def planned(
         return {**plan, "money": money(plan, None, profile.prices)}
     home = profile.home if "FAIRLEAD_HOME" in os.environ else str(find_home(profile.home))
     run = plan_run(Endpoints(home=home).resolved(), task, recipe, options)
-    plan = made_plan(run, most, say)
+    plan = made_plan(run, most, say, cluster_records(profile, run, say))
     needs = planned_needs(run, plan)
     return {**plan, "money": money(plan, needs, profile.prices), "places": places(profile, run, plan)}
 
 
-def made_plan(run: Run, most: float, say: Callable[[str], None]) -> dict[str, Any]:
+def made_plan(
+    run: Run, most: float, say: Callable[[str], None], elsewhere: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
     """The plan of a run, which is kept for it.
+
+    Args:
+        elsewhere: records of runs of the cluster that the plan is for; None of a plan for this machine.
 
     Raises:
         PlatformError: what the data or a small training raise; ``code="plan_failed"`` for a process that died.
     """
     from contracts.model_memory import memory_limit
-    from pipelines.planned import correction, key_of, read_plan, write_plan, wrong_before
+    from pipelines.planned import CLUSTER, HERE, correction, key_of, read_plan, write_plan, wrong_before
     from pipelines.tasks import get_task, load_config
 
     task = get_task(run.task)
     config = load_config(task, json.dumps(run.config))
-    wrong = wrong_before(run.where, run.task, config.recipe, list_runs(run.where))
+    records, place = (list_runs(run.where), HERE) if elsewhere is None else (elsewhere, CLUSTER)
+    wrong = wrong_before(run.where, run.task, config.recipe, records, place)
     factors = {name: correction(wrong, name) for name in ("seconds", "memory_peak")}
     with tempfile.TemporaryDirectory(prefix="fairlead-plan-") as name:
         folder = Path(name)
@@ -87,7 +93,7 @@ def made_plan(run: Run, most: float, say: Callable[[str], None]) -> dict[str, An
         else:
             plan = _by_fits(run, config, folder, job, factors, most, say)
     limit = memory_limit()
-    others = _others(run, list_runs(run.where))
+    others = _others(run, records)
     before = read_plan(run.where, key := key_of(run)) or {}
     same = before.get("rows") == plan["rows"] and before["data"].get("workers", 0) == plan["data"]["workers"]
     if same:  # the data may have come from the cache, which takes next to nothing
@@ -267,7 +273,7 @@ def measured_apart(what: str, job: Mapping[str, Any], folder: Path) -> dict[str,
     )
 
 
-def _others(run: Run, records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def _others(run: Run, records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Seconds and memory of the steps after the training, in the newest run of the task that recorded them."""
     for record in records:
         steps = record.get("steps") or {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.resources import Resources
     from pipelines.run import Run
 
+_LISTED, _LOOKED_AT = 60, 10  # runs of a cluster that are listed, and looked at for what they took
 GPU_MEMORY = "nvidia.com/gpu.memory"  # label of nodes, in MiB, where NVIDIA's feature discovery runs
 
 
@@ -78,6 +79,29 @@ def _size(source: str) -> int:
     with contextlib.suppress(PlatformError, OSError):
         return sum(item.size for item in storage.listing(source))
     return 0
+
+
+def cluster_records(profile: Profile, run: Run, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """What runs of the cluster took that did as `run` asks, the newest first, as their steps recorded it.
+
+    A cluster that does not answer corrects nothing, and that is said.
+    """
+    from deploy.cli.cluster_runs.access import open_access
+    from deploy.cli.cluster_runs.lookup import find_run, list_runs, look_at
+
+    if profile.cluster is None or not profile.cluster.kfp:
+        return []
+    recipe, found = run.config.get("recipe"), list[dict[str, Any]]()
+    try:
+        access = open_access(profile)
+        listed = [
+            one for one in list_runs(access, _LISTED) if (one.get("task"), one.get("recipe")) == (run.task, recipe)
+        ]
+        for one in listed[:_LOOKED_AT]:
+            found.append(look_at(access, find_run(access, str(one["run_id"]))))
+    except PlatformError as err:
+        say(f"-- runs of the cluster correct nothing: {err.headline}")
+    return found
 
 
 def places(profile: Profile, run: Run, plan: Mapping[str, Any]) -> dict[str, Any]:

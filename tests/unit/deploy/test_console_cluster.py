@@ -10,13 +10,15 @@ import pytest
 
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from deploy.cli.cluster.cluster_settings import Cluster, Profile
+from contracts.quantities import parse
+from deploy.cli.cluster.cluster_settings import Cluster, Prices, Profile
 from deploy.cli.cluster_runs import lookup
 from deploy.cli.console import releases as module
 from deploy.cli.console.home_source import HomeSource, model_links
 from deploy.cli.console.releases import Releases
 from deploy.cli.console.run_source import ClusterRuns, run_links
 from deploy.cli.console.stages import ClusterStages
+from pipelines.resources import STEPS
 
 
 def deployment(name: str, model: str, ready: int) -> dict[str, Any]:
@@ -156,12 +158,15 @@ def test_runs_of_kubeflow_with_their_steps_and_a_link_to_each(monkeypatch, tmp_p
     monkeypatch.setattr(lookup, "list_runs", lambda access, limit: [RECORD])
     monkeypatch.setattr(lookup, "find_run", find)
     monkeypatch.setattr(lookup, "look_at", lambda access, found: {k: v for k, v in RECORD.items() if k != "kfp_run"})
-    runs = ClusterRuns(Profile(home=str(tmp_path), cluster=Cluster()))
+    runs = ClusterRuns(Profile(home=str(tmp_path), cluster=Cluster(), prices=Prices(core_hour=3600)))
     (one,) = runs.latest(10)
     assert (one.run_id, one.result, one.by) == ("fraud-1", "fraud:3", "mara")
     page = runs.page("fraud-1", {"Kubeflow": "http://kubeflow.example", "MLflow": "http://m"})
     assert page is not None
     assert page.steps[0].facts == [("rows", "1,000")]
+    asks = float(parse(STEPS["ingest"].cpu))
+    assert page.cost is not None
+    assert (page.cost.money, page.cost.currency) == (pytest.approx(asks), "EUR"), "one second of what the pod asked for"
     assert [link.url for link in page.links] == ["http://kubeflow.example/#/runs/details/abc", "http://m"]
     assert runs.page("fraud-1", {}) is not None
     assert asked == ["fraud-1"], "a run that has ended is asked for once"
