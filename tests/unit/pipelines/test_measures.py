@@ -135,6 +135,36 @@ def test_calibration_error_is_zero_for_the_truth_and_large_for_overconfidence() 
     assert binary(outcome, np.full(1000, 0.95), Rule())(None)["ece"] == pytest.approx(0.7)
 
 
+def said_too_much(seed: int, rows: int, off: float) -> Any:
+    """Measures of probabilities that are `off` from the truth, towards the ends."""
+    rng = np.random.default_rng(seed)
+    said = rng.beta(0.6, 3, rows)
+    return binary(rng.random(rows) < np.clip(said + off * np.sign(0.5 - said), 0, 1), said, Rule())
+
+
+@given(st.integers(0, 2**31), st.integers(2, 400), st.floats(0, 0.4))
+def test_a_calibration_error_lies_in_its_interval(seed: int, rows: int, off: float) -> None:
+    measure = said_too_much(seed, rows, off)
+    low, high = bootstrap(measure, rows, seed, rounds=20)["ece"]
+    assert 0 <= low <= measure(None)["ece"] <= high
+
+
+def test_the_interval_of_a_perfect_models_calibration_error_begins_at_zero() -> None:
+    """By percentiles alone it never did, and the value of the rows themselves lay below it."""
+    found = [bootstrap(said_too_much(seed, 300, 0.0), 300, seed, rounds=100)["ece"] for seed in range(40)]
+    assert sum(low == 0 for low, _ in found) >= 32
+    wide = [bootstrap(said_too_much(seed, 300, 0.3), 300, seed, rounds=100)["ece"] for seed in range(20)]
+    assert all(low > 0.1 for low, _ in wide)
+
+
+def test_a_difference_of_calibration_errors_lies_in_its_interval() -> None:
+    for seed in range(10):
+        right, wrong = (said_too_much(seed, 300, off) for off in (0.0, 0.05))
+        interval = paired_bootstrap(right, wrong, "ece", np.arange(300), seed, rounds=50)
+        assert interval is not None
+        assert interval[0] <= right(None)["ece"] - wrong(None)["ece"] <= interval[1]
+
+
 def test_measures_that_are_not_defined_are_left_out() -> None:
     found = finite(binary(np.zeros(5, dtype=bool), np.linspace(0, 0.4, 5), Rule())(None))
     assert "average_precision" not in found
