@@ -36,7 +36,7 @@ CHINESE: dict[str, Any] = {
     "change.replaced": 0.5,
     "change.listed": 0.02,
     "cautions": [0.0],
-    "recall.PER": 0.93,
+    "recall.PER": 0.936,
 }
 ENGLISH: dict[str, Any] = {
     "split.valid_share": 0.05,
