@@ -221,6 +221,14 @@ def test_features_online_open_the_way_to_redis() -> None:
     assert spec["egress"][-1]["ports"] == [{"protocol": "TCP", "port": 6380}]
 
 
+def test_answers_reach_the_chat_model_that_writes_them_and_the_database_of_their_vectors() -> None:
+    where = {"writer": {"url": "http://chat.models:3000/v1"}, "vector_store": "postgresql://vectors/passages"}
+    chat, vectors = policy(render({"config": where}))["egress"][-2:]
+    assert chat["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}}}]
+    assert (vectors["to"], vectors["ports"]) == ([{"podSelector": {}}], [{"protocol": "TCP", "port": 5432}])
+    assert [port["port"] for port in chat["ports"]] == [3000]
+
+
 def test_behind_sentinels_the_primary_is_reached_too() -> None:
     rule = policy(render({"config": {"online": "redis://one.stores:26379,two.stores:26379/0?sentinel=main"}}))[
         "egress"

@@ -1,4 +1,5 @@
-{{/* model-service.egress: DNS, the storage that bundles come from, the online store, and Redis with hot adapters and shared jobs. */}}
+{{/* model-service.egress: DNS, the storage that bundles come from, the online store, Redis with hot adapters and shared jobs, and of answers from
+documents the chat model that writes them and the database of their vectors. */}}
 {{- define "model-service.egress" -}}
 {{ include "fairlead.np.dns" . }}
 {{- if has "s3" (include "model-service.needs" . | fromJsonArray) }}
@@ -10,6 +11,9 @@
 {{- end }}
 {{- range $part, $redis := include "model-service.redis" . | fromYaml }}
 {{- include "model-service.egressTo" (dict "context" $ "url" ($redis | default "redis://secret:6379") "peers" (index $.Values.networkPolicy $part)) }}
+{{- end }}
+{{- range compact (list (.Values.config.writer | default dict).url .Values.config.vector_store) }}
+{{- include "model-service.egressTo" (dict "context" $ "url" . "peers" list) }}
 {{- end }}
 {{- end -}}
 
@@ -23,7 +27,7 @@ and that of Redis beside that of its sentinels.
 {{- $six := regexFind "^\\[[^]]+\\]" $url.host -}}
 {{- $place := ternary $url.host (regexReplaceAll "^\\[[^]]+\\]" $url.host "six") (empty $six) -}}
 {{- $host := first (splitList ":" $place) -}}
-{{- $known := dict "https" 443 "http" 80 "redis" 6379 "rediss" 6379 -}}
+{{- $known := dict "https" 443 "http" 80 "redis" 6379 "rediss" 6379 "postgresql" 5432 "postgres" 5432 -}}
 {{- $port := ternary (last (splitList ":" $place)) (index $known $url.scheme) (contains ":" $place) -}}
 {{- $parts := splitList "." $host -}}
 {{- $address := regexMatch "^[0-9.]+$" $host -}}
