@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.engines import load_engine
-from contracts.engines.tagger import TaggerEngine, place_of
+from contracts.engines.tagger import TaggerEngine, TaggerSpec, place_of
 from contracts.errors import PlatformError
 from contracts.tagging import (
     AROUND,
@@ -223,6 +223,11 @@ def test_an_engine_adds_the_caution_that_a_type_has_of_its_own(tmp_path: Path) -
     file.write_text(json.dumps({**spec, "cautions": {"LOC": 1e6}}))
     engine: Any = load_engine(bundle)
     assert [one.kind for one in engine.tag(["nobody"])[0]] == ["LOC"]
+
+
+def test_a_model_of_before_there_were_layouts_is_read() -> None:
+    old = '{"size": 4, "transitions": [[0.0]], "max_characters": 9, "around": true}'
+    assert TaggerSpec.model_validate_json(old).around == 1
 
 
 def test_an_engine_reads_long_and_empty_texts_and_a_row_does_not_depend_on_others(tmp_path: Path) -> None:

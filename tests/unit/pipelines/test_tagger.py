@@ -295,6 +295,11 @@ def test_the_recipe_crf_learns_goes_on_after_a_kill_and_is_served(tmp_path: Path
     graphs = [(tmp_path / place / "model" / "model.onnx").read_bytes() for place in ("source", "whole")]
     assert graphs[0] == graphs[1]
     assert document["parameters"]["valid_recall"] == 1.0
+    config = recipe_config(task, "crf", {**settings, "recall.LOC": 0.9})
+    asked = train("asked", lambda at, *_, **__: seen.append(at), "killed")
+    assert seen == [1, 2, 3, 4, 5, 6]  # what is asked of the validation rows trains nothing again
+    assert asked["parameters"]["valid_recall:LOC"] == asked["parameters"]["valid_precision:LOC"] == 1.0
+    assert json.loads((tmp_path / "asked" / "model" / "tagger.json").read_text())["around"] == 2
     engine = load_engine(publish(tmp_path, "text", "tagger", document["output"]))
     assert isinstance(engine, TaggerEngine)
     found = engine.tag(["王小明在北京", "今天李四来了", ""])
