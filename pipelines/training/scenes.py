@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from contracts.engine import MAX_PIXELS
-from contracts.images import ImageSpec, read_sized
+from contracts.images import ImageSpec, open_image, read_sized, upright
 from contracts.problems.detection import Truth, read_truth
 from pipelines.task import STRICT
 
@@ -78,16 +78,23 @@ class Scenes:
         return digest.hexdigest()
 
 
-def decode_scenes(file: Path, column: str, spec: ImageSpec, classes: Sequence[str], scratch: Path) -> Scenes:
-    """The images of a part of a data set, through a file in `scratch`, so that memory stays bounded."""
+def decode_scenes(
+    file: Path, column: str, spec: ImageSpec, classes: Sequence[str], scratch: Path, most: int = 0
+) -> Scenes:
+    """The images of a part of a data set, through a file in `scratch`, so that memory stays bounded.
+
+    most: so many of them, evenly from all; 0: all.
+    """
     import numpy as np
 
     from pipelines.data.file_rows import row_count, some_rows
 
-    shape = (row_count(file), spec.height, spec.width, len(spec.mode))
+    there = row_count(file)
+    chosen = np.arange(0, there, max(1, there // most) if most else 1)
+    shape = (len(chosen), spec.height, spec.width, len(spec.mode))
     pixels = np.memmap(scratch / f"{file.stem}.pixels", np.uint8, "w+", shape=shape)
     scenes: list[Scene] = []
-    for table in some_rows(file, columns=[column, "label"]):
+    for table in some_rows(file, chosen, [column, "label"]):
         for content, label in zip(table.column(column), table.column("label"), strict=True):
             pixels[len(scenes)], size = read_sized(content.as_py(), spec, MAX_PIXELS)
             scenes.append(_scene(label.as_py(), spec, size, classes))
@@ -110,32 +117,95 @@ def changed(
     pixels: NDArray[np.uint8], scene: Scene, config: SceneAugment, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], Scene]:
     """An image, changed at random, and where its objects are then; those that are mostly out of it are left out."""
-    import numpy as np
-    from PIL import Image
+    change = drawn_change(pixels.shape, config, rng)
+    return change.made(pixels), change.scene(scene)
 
-    high, wide = pixels.shape[:2]
+
+@dataclass(frozen=True)
+class SceneChange:
+    """What was drawn for an image: a point p of it comes to grow * p + start, each of the shape (2,).
+
+    sides: width and height.  light: factors of the channels, contrast: a factor; None: of none.
+    """
+
+    grow: NDArray[np.float64]
+    start: NDArray[np.float64]
+    sides: tuple[int, int]
+    light: NDArray[np.float64] | None
+    contrast: float
+
+    def made(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image as it is then."""
+        import numpy as np
+        from PIL import Image
+
+        grow, start = self.grow, self.start
+        back = (1 / grow[0], 0.0, -start[0] / grow[0], 0.0, 1 / grow[1], -start[1] / grow[1])
+        fill = tuple(int(one) for one in pixels.reshape(-1, pixels.shape[-1]).mean(axis=0))
+        picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+        moved = picture.transform(
+            self.sides, Image.Transform.AFFINE, back, Image.Resampling.BILINEAR,
+            fillcolor=fill if pixels.shape[-1] == 3 else fill[0],
+        )  # fmt: skip
+        made = np.asarray(moved, np.uint8).reshape(pixels.shape)
+        return made if self.light is None else _colored(made, self.light, self.contrast)
+
+    def scene(self, scene: Scene) -> Scene:
+        """Where its objects are then."""
+        import numpy as np
+
+        corners = scene.boxes.reshape(-1, 2, 2) * self.grow + self.start
+        whole = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        cut = np.clip(whole, 0, self.sides * 2)
+        seen = _areas(cut) >= _LEAST_SEEN * np.maximum(_areas(whole), 1e-6)
+        kept = (seen | scene.crowd) & (_areas(cut) > 0)
+        return Scene(cut[kept].astype(np.float32), scene.labels[kept], scene.crowd[kept])
+
+
+def drawn_change(shape: Sequence[int], config: SceneAugment, rng: np.random.Generator) -> SceneChange:
+    """A change of an image of this shape: height, width, channels."""
+    import numpy as np
+
+    high, wide, channels = shape
     factor = float(config.scale ** rng.uniform(-1, 1))
     signs = [-1.0 if given and rng.random() < 0.5 else 1.0 for given in (config.flip, config.upend)]
     move = rng.uniform(-config.shift, config.shift, 2) * (wide, high)
     middle = np.array([wide / 2, high / 2])
     grow = np.array(signs) * factor
-    start = middle + move - grow * middle  # of a point p it makes grow * p + start
-    back = (1 / grow[0], 0.0, -start[0] / grow[0], 0.0, 1 / grow[1], -start[1] / grow[1])
-    fill = tuple(int(one) for one in pixels.reshape(-1, pixels.shape[-1]).mean(axis=0))
-    picture = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
-    moved = picture.transform(
-        (wide, high), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR,
-        fillcolor=fill if pixels.shape[-1] == 3 else fill[0],
-    )  # fmt: skip
-    made = np.asarray(moved, np.uint8).reshape(pixels.shape)
-    if config.color:
-        made = _colored(made, config.color, rng)
-    corners = scene.boxes.reshape(-1, 2, 2) * grow + start
-    whole = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    cut = np.clip(whole, 0, (wide, high) * 2)
-    seen = _areas(cut) >= _LEAST_SEEN * np.maximum(_areas(whole), 1e-6)
-    kept = (seen | scene.crowd) & (_areas(cut) > 0)
-    return made, Scene(cut[kept].astype(np.float32), scene.labels[kept], scene.crowd[kept])
+    light, contrast, most = None, 1.0, config.color
+    if most:
+        light = rng.uniform(1 - most, 1 + most) * rng.uniform(1 - most / 2, 1 + most / 2, channels)
+        contrast = rng.uniform(1 - most, 1 + most)
+    return SceneChange(grow, middle + move - grow * middle, (wide, high), light, contrast)
+
+
+@dataclass(frozen=True)
+class SceneReader:
+    """Images with boxes, as `pipelines.training.shards.Reader` has it: labels become scenes."""
+
+    spec: ImageSpec
+    classes: Sequence[str]
+    augment: SceneAugment
+
+    def read(self, file: bytes, label: str, wanted: bool) -> tuple[NDArray[np.uint8] | None, Scene]:
+        """See `Reader`; of a file whose pixels are not wanted the header is read, for its size."""
+        if not wanted:
+            return None, _scene(label, self.spec, upright(open_image(file, MAX_PIXELS)).size, self.classes)
+        pixels, size = read_sized(file, self.spec, MAX_PIXELS)
+        return pixels, _scene(label, self.spec, size, self.classes)
+
+    def changed(
+        self, pixels: NDArray[np.uint8], labels: Sequence[Scene], places: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """See `Reader`."""
+        import numpy as np
+
+        changes = [drawn_change(pixels.shape[1:], self.augment, rng) for _ in labels]
+        for at, place in enumerate(places):
+            pixels[at] = changes[place].made(pixels[at])
+        scenes = np.empty(len(labels), object)
+        scenes[:] = [change.scene(scene) for change, scene in zip(changes, labels, strict=True)]
+        return pixels, scenes
 
 
 def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -144,16 +214,13 @@ def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _colored(pixels: NDArray[np.uint8], most: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _colored(pixels: NDArray[np.uint8], light: NDArray[np.float64], contrast: float) -> NDArray[np.uint8]:
     import numpy as np
 
-    channels = pixels.shape[-1]
-    light = rng.uniform(1 - most, 1 + most) * rng.uniform(1 - most / 2, 1 + most / 2, channels)
-    contrast = rng.uniform(1 - most, 1 + most)
     mean = float(pixels.mean())
     # Of 256 values each channel has a table: the same numbers in a tenth of the time.
     table = np.clip(((np.arange(256)[:, None] - mean) * contrast + mean) * light, 0, 255).astype(np.uint8)
-    return np.stack([table[pixels[..., at], at] for at in range(channels)], axis=-1)
+    return np.stack([table[pixels[..., at], at] for at in range(pixels.shape[-1])], axis=-1)
 
 
 def targets(scene: Scene, classes: int, shape: tuple[int, int], stride: int) -> tuple[Floats, Floats, Floats]:

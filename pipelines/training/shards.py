@@ -8,12 +8,13 @@ same sequence, to the bit; of what lies before nothing is fetched or decoded.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
@@ -61,17 +62,60 @@ class _Work:
     groups: tuple[_Group, ...]
     seed: tuple[int, ...]
     column: str
-    spec: ImageSpec
-    classes: tuple[str, ...]
-    augment: AugmentConfig
+    reader: Reader
     places: NDArray[np.int64]
+
+
+class Reader(Protocol):
+    """What rows become; it is sent to the workers."""
+
+    @property
+    def spec(self) -> ImageSpec:
+        """How a file becomes pixels."""
+        ...
+
+    def read(self, file: bytes, label: str, wanted: bool) -> tuple[NDArray[np.uint8] | None, Any]:
+        """The pixels of a file, if they are wanted, and what is learned of its label."""
+        ...
+
+    def changed(
+        self, pixels: NDArray[np.uint8], labels: Sequence[Any], places: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """Images and labels as they are learned; `labels` are those of all rows, `pixels` those of rows `places`."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClassReader:
+    """Images of a class: labels become its number among `classes`."""
+
+    spec: ImageSpec
+    classes: Sequence[str]
+    augment: AugmentConfig
+
+    @cached_property
+    def _numbers(self) -> Mapping[str, int]:
+        return {name: at for at, name in enumerate(self.classes)}
+
+    def read(self, file: bytes, label: str, wanted: bool) -> tuple[NDArray[np.uint8] | None, int]:
+        """See `Reader`."""
+        return read_pixels(file, self.spec, MAX_PIXELS)[0] if wanted else None, self._numbers[label]
+
+    def changed(
+        self, pixels: NDArray[np.uint8], labels: Sequence[int], places: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """See `Reader`."""
+        import numpy as np
+
+        changes = drawn_changes((len(labels), *pixels.shape[1:]), self.augment, rng)
+        return changes.made(pixels, places), np.array(labels, np.int64)
 
 
 class ShardLoader:
     """Batches of the images in Parquet files with a column of files and one called ``label``.
 
     Args:
-        shards: paths or ``s3://...``.  column: of the files.  spec: how a file becomes pixels.
+        shards: paths or ``s3://...``.  column: of the files.  reader: what rows become.
         size: rows of a batch; the last one of an epoch may have fewer, but two at least.
 
     Attributes:
@@ -82,18 +126,16 @@ class ShardLoader:
         self,
         shards: Sequence[str],
         column: str,
-        spec: ImageSpec,
-        classes: Sequence[str],
+        reader: Reader,
         *,
         size: int,
         seed: int,
-        augment: AugmentConfig,
         config: LoaderConfig,
     ) -> None:
         self._groups = [group for shard in shards for group in _groups_of(shard)]
         self.rows = sum(group.rows for group in self._groups)
         self._size, self._seed, self._config = size, seed, config
-        self._column, self._spec, self._classes, self._augment = column, spec, tuple(classes), augment
+        self._column, self._reader = column, reader
         self._pool: ProcessPoolExecutor | None = None
 
     def __len__(self) -> int:
@@ -118,11 +160,11 @@ class ShardLoader:
 
     def epoch(
         self, number: int, start: int = 0, share: Share | None = None
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """Pixels, shape (rows, height, width, channels), and class numbers of each batch from number `start` on.
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[Any]]]:
+        """Pixels, shape (rows, height, width, channels), and labels of each batch from number `start` on.
 
         share: says which rows of a batch are decoded and changed, so that processes which train together do so once;
-        the class numbers are those of the whole batch.
+        the labels are those of the whole batch.
         """
         import numpy as np
 
@@ -161,8 +203,7 @@ class ShardLoader:
             if (rows := sum(one.rows for one in some)) >= self._config.window or place + 1 == len(order):
                 if first + rows > start * self._size:
                     seed, places = (self._seed, number, windows), self._places(number, first, rows, start, share)
-                    given = (self._column, self._spec, self._classes, self._augment, places)
-                    works.append(_Work(tuple(some), seed, *given))
+                    works.append(_Work(tuple(some), seed, self._column, self._reader, places))
                 some, first, windows = [], first + rows, windows + 1
         return works
 
@@ -212,24 +253,23 @@ def _groups_of(shard: str) -> list[_Group]:
     return [_Group(shard, at, about.row_group(at).num_rows) for at in range(about.num_row_groups)]
 
 
-def _window(work: _Work) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _window(work: _Work) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """The rows of a window, mixed: those at its places decoded and changed, and the labels of all."""
     import numpy as np
 
-    numbers = {name: at for at, name in enumerate(work.classes)}
-    rows, spec = sum(group.rows for group in work.groups), work.spec
+    rows, spec = sum(group.rows for group in work.groups), work.reader.spec
     rng = np.random.default_rng(work.seed)
     place = np.argsort(rng.permutation(rows))  # of each row, where it comes
-    changes = drawn_changes((rows, spec.height, spec.width, len(spec.mode)), work.augment, rng)
     wanted = np.full(rows, -1)
     wanted[work.places] = np.arange(len(work.places))
     pixels = np.empty((len(work.places), spec.height, spec.width, len(spec.mode)), np.uint8)
-    labels, row = np.empty(rows, np.int64), 0
+    labels, row = [None] * rows, 0
     for group in work.groups:  # of files, those of one group are held
         table = _open(group.shard).read_row_group(group.number, columns=[work.column, "label"])
         for file, label in zip(table.column(work.column), table.column("label"), strict=True):
-            labels[place[row]] = numbers[label.as_py()]
-            if (at := wanted[place[row]]) >= 0:
-                pixels[at] = read_pixels(cast("bytes", file.as_py()), spec, MAX_PIXELS)[0]
+            at = wanted[place[row]]
+            found, labels[place[row]] = work.reader.read(file.as_py(), label.as_py(), at >= 0)
+            if found is not None:
+                pixels[at] = found
             row += 1
-    return changes.made(pixels, work.places), labels
+    return work.reader.changed(pixels, labels, work.places, rng)

@@ -147,11 +147,12 @@ def loaded(chain: Chain, images: Any) -> Row:
     """What one core streams of the training images, decoded and changed."""
     from itertools import islice
 
-    from pipelines.training.shards import ShardLoader
+    from pipelines.data.file_rows import shards_of
+    from pipelines.training.shards import ClassReader, ShardLoader
 
-    settings, shard = chain.settings, str(chain.path("dataset") / "train.parquet")
-    given = {"size": 256, "seed": 1, "augment": settings.augment, "config": settings.loader}
-    loader = ShardLoader([shard], "image", images.spec, images.classes, **given)
+    settings, shards = chain.settings, shards_of(chain.path("dataset") / "train.parquet")
+    reader = ClassReader(images.spec, images.classes, settings.augment)
+    loader = ShardLoader(list(map(str, shards)), "image", reader, size=256, seed=1, config=settings.loader)
     spent = timed(lambda: [None for _ in islice(loader.epoch(0), 40)])
     return Row(
         case="JPEG of 32x32", contestant="streamed and changed", value=40 * 256 / spent, unit="images/s", goal=">= 3000"

@@ -22,7 +22,7 @@ from pipelines.steps.build_dataset import build_dataset
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.pictures import AugmentConfig
-from pipelines.training.shards import LoaderConfig, ShardLoader
+from pipelines.training.shards import ClassReader, LoaderConfig, ShardLoader
 
 home, rng, side, rows = Path(sys.argv[1]), np.random.default_rng(0), 320, 20
 sizes = np.array([54 + 3 * side * side, 0, 54, 40, side, side], "<u4")
@@ -50,7 +50,7 @@ told = build_dataset("images", config, str(home / "clean"), "", str(home / "data
 built = peak()
 shards = [str(one) for one in shards_of(home / "dataset" / "train.parquet")]
 loader = ShardLoader(
-    shards, "image", ImageSpec(width=16, height=16), ["cat", "dog"], size=32, seed=1, augment=AugmentConfig(),
+    shards, "image", ClassReader(ImageSpec(width=16, height=16), ["cat", "dog"], AugmentConfig()), size=32, seed=1,
     config=LoaderConfig(window=64),
 )
 seen = sum(len(one[1]) for one in loader.epoch(0))

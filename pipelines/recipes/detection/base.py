@@ -46,13 +46,15 @@ class ThresholdConfig:
 
 @plain(frozen=True, kw_only=True)
 class Labelled:
-    """What a recipe learns from; `spec` says how files became these pixels."""
+    """What a recipe learns from; `spec` says how files became these pixels, `column` has them in `dataset`."""
 
     task: Task
     train: Scenes
     valid: Scenes
     classes: list[str]
     spec: ImageSpec
+    dataset: Path
+    column: str
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -89,6 +91,10 @@ class DetectionRecipe(TaskConfig):
             write_spec(out, images.spec)
             output["thresholds"] = list(self._thresholds(task, dataset, out, made))
         return made
+
+    def decoded(self) -> int:
+        """How many of the training images `learn` gets as pixels, evenly from all; 0: all of them."""
+        return 0
 
     def learn(self, images: Labelled, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Write ``model.onnx``; returns at least ``history``, ``parameters`` and ``device`` of `train`'s result."""
@@ -129,8 +135,9 @@ def read_labelled(task: Task, config: DetectionRecipe, dataset: Path, scratch: P
     image = config.image
     spec = ImageSpec(width=image.width, height=image.height, mode=image.mode, fit=image.fit, resample=image.resample)
     train, valid = (
-        decode_scenes(dataset / f"{name}.parquet", column, spec, classes, scratch) for name in ("train", "valid")
+        decode_scenes(dataset / f"{name}.parquet", column, spec, classes, scratch, most)
+        for name, most in (("train", config.decoded()), ("valid", 0))
     )
     mean, deviation = channel_scale(train.pixels)
     spec = spec.model_copy(update={"mean": image.mean or mean, "std": image.std or deviation})
-    return Labelled(task=task, train=train, valid=valid, classes=classes, spec=spec)
+    return Labelled(task=task, train=train, valid=valid, classes=classes, spec=spec, dataset=dataset, column=column)

@@ -6,6 +6,7 @@ Torch, then ONNX.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -18,7 +19,8 @@ from pipelines.recipes.detection.base import DetectionRecipe, Labelled
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.loop import LoopConfig
-from pipelines.training.scenes import SceneAugment
+from pipelines.training.scenes import SceneAugment, SceneReader
+from pipelines.training.shards import LoaderConfig, ShardLoader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from contracts.images import ImageSpec
     from pipelines.training.scenes import Scenes
 
+_HELD = 2_000  # of the images that are streamed, those that are decoded beforehand
 _Width = Annotated[int, Field(ge=4, le=1024)]
 
 
@@ -88,6 +91,11 @@ class NeuralDetector(DetectionRecipe):
     model: DetectorModel = field(default_factory=DetectorModel)
     training: DetectorLoop = field(default_factory=DetectorLoop)
     augment: SceneAugment = field(default_factory=SceneAugment)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    def decoded(self) -> int:
+        """Of images that are streamed some are held, for what is learned of colors."""
+        return _HELD if self.loader.workers else 0
 
     reports: ClassVar[str] = "valid_loss"
 
@@ -158,6 +166,7 @@ def fit(
     import numpy as np
     import torch
 
+    from pipelines.data.file_rows import digest_of, row_count
     from pipelines.recipes.image.neural import autocast
     from pipelines.task import dump_config
     from pipelines.training.checkpoint import Checkpoint
@@ -166,24 +175,45 @@ def fit(
     from pipelines.training.distributed import group
     from pipelines.training.loop import eager, run_epochs
     from pipelines.training.pictures import shuffled
-    from pipelines.training.scenes import changed
+    from pipelines.training.scenes import drawn_change
 
     here, train, training = group(), images.train, config.training
-    size = min(training.batch_size, max(1, len(train.pixels) // 4))
+    learned = images.dataset / "train.parquet"
+    known = row_count(learned) if config.decoded() else len(train.pixels)
+    size = min(training.batch_size, max(1, known // 4))
+    loader = _loader(images, config, size) if config.decoded() else None
+
+    def mine_of(rows: int) -> NDArray[np.int64]:
+        return here.share(np.arange(rows)) if rows >= 2 * here.size else np.arange(rows)
 
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
-        for rows in shuffled(len(train.pixels), size, rng):
-            # Every process draws the same changes for all images, and takes its share after that.
-            made = [changed(train.pixels[at], train.scenes[at], config.augment, rng) for at in np.sort(rows)]
-            pixels, wanted, total = asked(made, images)
-            shared = len(rows) >= 2 * here.size
-            mine = here.share(np.arange(len(rows))) if shared else np.arange(len(rows))
-            yield (
-                tensor(images.spec.normalised(pixels[mine]), device),
-                [tensor(one[mine], device) for one in wanted],
-                [one / (here.size if shared else 1) for one in total],
-            )
+        for found in shuffled(len(train.pixels), size, rng):
+            # Every process draws the same changes for all images, and makes those of its share.
+            rows, mine = np.sort(found), mine_of(len(found))
+            changes = [drawn_change(train.pixels.shape[1:], config.augment, rng) for _ in rows]
+            pixels = np.stack([changes[at].made(train.pixels[rows[at]]) for at in mine])
+            yield batch(pixels, [change.scene(train.scenes[at]) for change, at in zip(changes, rows, strict=True)])
+
+    def batch(pixels: Any, scenes: Sequence[Any]) -> Any:
+        """Pixels of this process's rows, what they ask for, and the sums that their loss is divided by."""
+        wanted, total = asked(scenes, images)
+        mine = mine_of(len(scenes))
+        copies = here.size if len(scenes) >= 2 * here.size else 1
+        values = tensor(images.spec.normalised(pixels), device)
+        return values, [tensor(one[mine], device) for one in wanted], [one / copies for one in total]
+
+    class Streamed:
+        """Batches of `loader`, which begins where it is told to."""
+
+        def __call__(self, epoch: int) -> Any:
+            return self.from_step(epoch, 0)
+
+        def from_step(self, epoch: int, step: int) -> Any:
+            assert loader is not None
+            share = (lambda epoch, at, rows: mine_of(rows)) if here.size > 1 else None
+            for pixels, scenes in loader.epoch(epoch, step, share):
+                yield batch(pixels, scenes)
 
     def loss(current: Any, batch: Any) -> Any:
         with autocast(training.precision, device):
@@ -193,34 +223,48 @@ def fit(
     optimizer = eager(torch.optim.AdamW)(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
-    prints = (train.fingerprint(), images.valid.fingerprint())
+    prints = (digest_of(learned) if loader else train.fingerprint(), images.valid.fingerprint())
     named = (dump_config(config), device, *prints, images.spec.model_dump_json(), *images.classes)
-    return run_epochs(
-        model.to(memory_format=torch.channels_last),
-        optimizer,
-        batches=batches,
-        steps_per_epoch=sum(1 for _ in shuffled(len(train.pixels), size, np.random.default_rng(0))),
-        loss=loss,
-        evaluate=lambda current: quality(current, images, config, device),
-        monitor="valid_error",
-        config=training,
+    with loader.running() if loader else nullcontext():
+        return run_epochs(
+            model.to(memory_format=torch.channels_last),
+            optimizer,
+            batches=Streamed() if loader else batches,
+            steps_per_epoch=sum(1 for _ in shuffled(known, size, np.random.default_rng(0))),
+            loss=loss,
+            evaluate=lambda current: quality(current, images, config, device),
+            monitor="valid_error",
+            config=training,
+            seed=config.seed,
+            checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", "|".join(named)),
+            progress=progress,
+        )
+
+
+def _loader(images: Labelled, config: NeuralDetector, size: int) -> ShardLoader:
+    from pipelines.data.file_rows import shards_of
+
+    return ShardLoader(
+        [str(shard) for shard in shards_of(images.dataset / "train.parquet")],
+        images.column,
+        SceneReader(images.spec, images.classes, config.augment),
+        size=size,
         seed=config.seed,
-        checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", "|".join(named)),
-        progress=progress,
+        config=config.loader,
     )
 
 
-def asked(made: Any, images: Labelled) -> tuple[NDArray[np.uint8], list[Any], list[float]]:
-    """Pixels and targets of some images, stacked, and the sums that the loss of all of them is divided by."""
+def asked(scenes: Sequence[Any], images: Labelled) -> tuple[list[Any], list[float]]:
+    """Targets of some images, stacked, and the sums that the loss of all of them is divided by."""
     import numpy as np
 
     from pipelines.training.detector import STRIDE
     from pipelines.training.scenes import targets
 
     cells = (images.spec.height // STRIDE, images.spec.width // STRIDE)
-    parts = [targets(scene, len(images.classes), cells, STRIDE) for _, scene in made]
+    parts = [targets(scene, len(images.classes), cells, STRIDE) for scene in scenes]
     heat, sides, weight = (np.stack(some) for some in zip(*parts, strict=True))
-    return np.stack([pixels for pixels, _ in made]), [heat, sides, weight], [float((heat == 1).sum()), weight.sum()]
+    return [heat, sides, weight], [float((heat == 1).sum()), weight.sum()]
 
 
 def quality(model: Any, images: Labelled, config: NeuralDetector, device: str) -> dict[str, float]:
@@ -239,14 +283,14 @@ def quality(model: Any, images: Labelled, config: NeuralDetector, device: str) -
     model.eval()
     with torch.no_grad():
         for at in range(0, len(valid.pixels), step):
-            some = list(zip(valid.pixels[at : at + step], valid.scenes[at : at + step], strict=True))
-            pixels, wanted, total = asked(some, images)
+            pixels = valid.pixels[at : at + step]
+            wanted, total = asked(valid.scenes[at : at + step], images)
             with autocast(config.training.precision, device):
                 logits, sides = model(tensor(images.spec.normalised(pixels), device))
             logits, sides = logits.float(), sides.float()
             targets = [tensor(one, device) for one in wanted]
             value = detector_loss(logits, sides, *targets, stride=STRIDE, total=total)
-            losses.append((len(some), float(value)))
+            losses.append((len(pixels), float(value)))
             for boxes, each in zip(*(one.cpu().double().numpy() for one in decoded(logits, sides)), strict=True):
                 order = np.argsort(-each.max(axis=0), kind="stable")[:MOST]
                 found.append(Detections(boxes[order], each.max(axis=0)[order], each.argmax(axis=0)[order]))

@@ -17,7 +17,7 @@ from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.loop import LoopConfig
 from pipelines.training.pictures import AugmentConfig, Mix, drawn_mix
-from pipelines.training.shards import LoaderConfig, ShardLoader
+from pipelines.training.shards import ClassReader, LoaderConfig, ShardLoader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -252,11 +252,9 @@ def _loader(images: Images, config: NeuralImage, size: int) -> ShardLoader:
     return ShardLoader(
         [str(shard) for shard in shards_of(images.dataset / "train.parquet")],
         images.column,
-        images.spec,
-        images.classes,
+        ClassReader(images.spec, images.classes, config.augment),
         size=size,
         seed=config.seed,
-        augment=config.augment,
         config=config.loader,
     )
 

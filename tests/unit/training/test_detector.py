@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from pipelines.training.detector import (
 )
 from pipelines.training.detector_loss import detector_loss
 from pipelines.training.image_backbone import pretrained_maps
-from pipelines.training.scenes import Scene, SceneAugment, changed, targets
+from pipelines.training.scenes import Scene, SceneAugment, SceneReader, changed, targets
+from pipelines.training.shards import LoaderConfig, ShardLoader
 from tests.late import Late
 
 torch = Late("torch")
@@ -224,9 +226,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_model(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_training_that_was_killed_goes_on_to_the_same_model(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
     task = get_task("objects")
-    config = recipe_config(task, None, SMALL)
+    config = recipe_config(task, None, {**SMALL, "loader.workers": workers, "loader.window": 16})
+    monkeypatch.setattr(ShardLoader, "running", lambda self: nullcontext())  # what workers do is done here
 
     def run(name: str, most: int = 99) -> dict[str, Any]:
         def progress(done: int, total: int, **_: Any) -> None:
@@ -252,6 +258,24 @@ def test_a_training_that_was_killed_goes_on_to_the_same_model(dataset: Path, tmp
     document = provisional(tmp_path / "whole", fields_of(task, config, whole)).document
     assert json.loads((tmp_path / "whole" / "model" / "image.json").read_text())["fit"] == "pad"
     assert document.signature.output.problem == "detection"
+
+
+@pytest.mark.parametrize("color", [0.0, 0.3])
+def test_processes_have_their_share_of_the_scenes_that_one_has(dataset: Path, color: float) -> None:
+    labels = pd.read_parquet(dataset / "train.parquet")["label"]
+    classes = sorted({one.label for text in labels for one in read_truth(text)})
+    reader = SceneReader(ImageSpec(width=80, height=64, fit="pad"), classes, SceneAugment(color=color))
+    config = LoaderConfig(window=16)
+    loader = ShardLoader([str(dataset / "train.parquet")], "image", reader, size=6, seed=2, config=config)
+    whole = list(loader.epoch(1))
+    assert [len(scenes) for _, scenes in whole] == [6, 6, 6, 6, 4]
+    for rank in (0, 1):
+        mine = list(loader.epoch(1, 0, lambda epoch, batch, rows, rank=rank: np.arange(rank, rows, 2)))
+        for (pixels, scenes), (some, known) in zip(whole, mine, strict=True):
+            assert np.array_equal(some, pixels[rank::2])
+            for one, other in zip(scenes, known, strict=True):
+                assert np.array_equal(one.boxes, other.boxes), "also of images that are not decoded"
+                assert np.array_equal(one.labels, other.labels)
 
 
 def test_scenes_are_in_pixels_of_the_network(dataset: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from contracts.images import ImageSpec, read_pixels
 from pipelines.training.pictures import AugmentConfig
-from pipelines.training.shards import LoaderConfig, ShardLoader
+from pipelines.training.shards import ClassReader, LoaderConfig, ShardLoader
 from tests.image_bundle import picture
 from tests.s3_folder import FolderClient
 
@@ -39,7 +39,7 @@ def shards(folder: Path, counts: tuple[int, ...] = (23, 40, 18), group: int = 7)
 
 def loader(places: list[str], augment: AugmentConfig = STILL, **more: Any) -> ShardLoader:
     given = {"size": 10, "seed": 3, "config": LoaderConfig(window=20), **more}
-    return ShardLoader(places, "image", SPEC, CLASSES, augment=augment, **given)
+    return ShardLoader(places, "image", ClassReader(SPEC, CLASSES, augment), **given)
 
 
 def numbers(batches: Any) -> list[list[int]]:
