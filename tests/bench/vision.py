@@ -238,6 +238,8 @@ def drawings(folder: Path) -> Iterator[Row]:
         ("copies of training images", "copied", "<= 0"),
     ):
         yield Row(case=case, contestant=f"fairlead flow, {name}", value=100 * found[metric], unit="%", goal=goal)
+    passed = float(chain.published()["passed"])
+    yield Row(case=case, contestant="fairlead flow, passed the task's own gate", value=passed, unit="", goal=">= 1")
     for metric in ("kid", "kid_real"):
         yield Row(case=case, contestant=f"fairlead flow, {metric}", value=found[metric], unit="")
     candidate = chain.path("candidate")

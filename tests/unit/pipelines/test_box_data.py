@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from contracts.errors import PlatformError
 from contracts.problems.detection import Truth, read_truth, write_truth
@@ -229,6 +231,21 @@ def test_an_object_of_a_class_that_is_a_typing_error_refuses_its_image(tmp_path:
     [row] = pd.read_csv(chain.path("clean") / "quarantine.csv").to_dict("records")
     assert row["file"] == "JPEGImages/bad.jpg"
     assert row["reason"] == "object 2 is of class 'cpu', which is not among data.classes; the nearest is 'cup'"
+
+
+def test_images_near_those_of_the_test_source_are_no_training_images(tmp_path: Path) -> None:
+    root = voc(tmp_path / "voc", {f"i{at:02d}": xml(("cup", (at, 3, 20, 25))) for at in range(12)})
+    other = voc(tmp_path / "test", {"t": xml(("cup", BOX)), "u": xml(("cup", BOX))})
+    for name, seed, quality in (("t", 3, 70), ("u", 99, 95)):
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(photo(seed))).save(buffer, "JPEG", quality=quality)
+        (other / "JPEGImages" / f"{name}.jpg").write_bytes(buffer.getvalue())
+    overrides = {"split.test_source": str(other)}
+    chain = Chain(task="objects", home=tmp_path / "home", source=str(root), overrides=overrides)
+    dataset = chain.dataset()
+    parts = {name: set(pd.read_parquet(dataset / f"{name}.parquet")["id"]) for name in ("train", "valid", "test")}
+    assert parts["test"] == {"JPEGImages/t.jpg", "JPEGImages/u.jpg"}
+    assert parts["train"] | parts["valid"] == {f"JPEGImages/i{at:02d}.jpg" for at in range(12) if at != 3}
 
 
 def test_a_class_that_only_the_test_part_has_is_named(tmp_path: Path) -> None:

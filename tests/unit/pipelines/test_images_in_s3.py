@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -184,4 +185,8 @@ def test_the_test_part_and_images_of_something_else_may_lie_in_s3(
     }
     assert len(rows) == 13
     assert "cat/3.png" not in set(rows["id"])
+    told = json.loads((chain.path("dataset") / "dataset.json").read_text())["left_out"]["groups"]
+    assert [(one["reason"], one["rows"]) for one in told] == [
+        ("the image, or one that is nearly the same, stands in split.test_source too", 1)
+    ]
     assert out_of_distribution._others(get_task("images"), chain.settings, "image") == [picture(7)]
