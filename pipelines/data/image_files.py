@@ -61,9 +61,9 @@ def read_images(source: str, task: Task, data: DataConfig, known: dict[str, Any]
         _note(digest, entry, content)
         try:
             row = inspected(entry.name, content)
-            label = _labelled(entry, row)
-            _check_classes(entry, label, classes)
-            rows.append({**row, ROW: number, task.id: entry.name, task.label: label})
+            shows = _labelled(entry, row)
+            _check_classes(entry, shows, classes)
+            rows.append({**row, ROW: number, task.id: entry.name, task.label: shows})
             held += len(row["content"])
         except RefusedError as err:
             label = entry.label if entry.label and entry.settle is None else None
