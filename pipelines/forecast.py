@@ -108,9 +108,12 @@ def _straight(sizes: Floats, errors: Floats) -> tuple[float, float]:
 
 
 def _floor(sizes: Floats, errors: Floats) -> float:
-    """The a of a + b n^-c that fits best, of a grid below the least error."""
-    best = (np.inf, 0.0)
-    for floor in np.linspace(0.0, 0.95 * float(errors.min()), 20):
+    """The a of a + b n^-c that fits best, of a grid below the least error that is fine close to it.
+
+    A curve that is nearly flat ends there: without these floors a forecast goes on falling.
+    """
+    best, least = (np.inf, 0.0), float(errors.min())
+    for floor in least * (1 - np.geomspace(1.0, 0.005, 30)):
         left = errors - floor
         c, log_b = _straight(sizes, left)
         off = np.log(floor + np.exp(log_b) * sizes**-c) - np.log(errors)

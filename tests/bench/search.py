@@ -17,6 +17,7 @@ import numpy as np
 
 from contracts.endpoints import Endpoints
 from deploy.cli.training import plan as planning
+from pipelines.evaluation.measures import auc
 from pipelines.forecast import amount, learning_curve
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.run import Run
@@ -27,7 +28,7 @@ from pipelines.tasks import get_task, recipe_config
 from pipelines.training.boosting import LightGBMConfig
 from pipelines.values import as_document
 from tests.bench.report import FOLDER, Row, write
-from tests.bench.search_parts import ROWS, Inline, Smooth, built, known, silent, smooth_frame
+from tests.bench.search_parts import ROWS, Inline, Smooth, built, fitted, known, silent, smooth_frame, ten_sets
 from tests.bench.search_storage import storage
 
 SEEDS, TRIALS = (1, 2, 3), 30
@@ -157,9 +158,35 @@ def plan(home: Path) -> Iterator[Row]:
     yield Row(case="quality in the 90 % band", contestant="of six", value=100 * float(np.mean(held)), unit="%")
 
 
+def curves(_: Path) -> Iterator[Row]:
+    """Of ten sets, twice, how many have their error of all rows in the band of three fits each of 5, 10 and 20 %."""
+    for shares in ((0.05, 0.1, 0.2), (0.1, 0.2, 0.4)):
+        for seed in (0, 1):
+            held = [_in_band(*one, shares, seed) for one in ten_sets(seed)]
+            case = f"error of all rows in the 90 % band of {' '.join(f'{share:.0%}' for share in shares)}"
+            yield Row(case=case, contestant=f"ten sets, {seed}", value=float(sum(held)), unit="sets", goal=">= 9")
+
+
+def _in_band(name: str, linear: bool, x: Any, y: Any, shares: tuple[float, ...], seed: int) -> bool:
+    order = np.random.default_rng(seed).permutation(len(y))
+    train, valid = order[: int(0.7 * len(y))], order[int(0.7 * len(y)) :]
+    errors: dict[float, list[float]] = {}
+    for share in shares:
+        rows = int(share * len(train))
+        for repeat in range(3):
+            part = train[np.random.default_rng(100 * seed + repeat).permutation(len(train))[:rows]]
+            score = fitted(x[part], y[part], linear, repeat)(x[valid])
+            errors.setdefault(float(rows), []).append(1 - auc(y[valid], score))
+    truth = 1 - auc(y[valid], fitted(x[train], y[train], linear, 0)(x[valid]))
+    (band,) = learning_curve(errors, [len(train)])
+    held = band.low <= truth <= band.high
+    sys.stdout.write(f"{name} {shares}: {truth:.4f} in {band.low:.4f} to {band.high:.4f}: {held}\n")
+    return held
+
+
 def main() -> int:
     """Run the parts that are named, or all."""
-    parts = {"smooth": smooth, "adult": adult, "storage": storage, "plan": plan}
+    parts = {"smooth": smooth, "adult": adult, "storage": storage, "plan": plan, "curves": curves}
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="bench-search-") as name:
         for part in [one for one in sys.argv[1:] if one in parts] or [*parts]:

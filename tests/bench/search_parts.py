@@ -65,6 +65,51 @@ def smooth_frame(seed: int) -> Any:
     return frame.assign(id=[f"{seed}-{at}" for at in range(ROWS)], label=np.where(side, "yes", "no"))
 
 
+def ten_sets(seed: int) -> Iterator[tuple[str, bool, Any, Any]]:
+    """Ten sets of two classes: a name, whether a linear model fits them well, numbers, and truth values.
+
+    Ours, those that scikit-learn makes, and two that come with it, whose rows `seed` only shuffles.
+    """
+    from sklearn import datasets
+
+    frame = smooth_frame(1 + seed)
+    yield "smooth", True, frame.filter(like="x").to_numpy(), (frame["label"] == "yes").to_numpy()
+    for at, (rows, said, apart, noise) in enumerate(
+        ((12_000, 10, 0.8, 0.05), (8_000, 5, 1.2, 0.15), (20_000, 20, 0.5, 0.02))
+    ):
+        options = {"n_informative": said, "n_redundant": 3, "n_clusters_per_class": 4, "class_sep": apart}
+        x, y = datasets.make_classification(rows, INPUTS, flip_y=noise, random_state=at + 10 * seed, **options)
+        yield f"clusters {at}", False, x, y == 1
+    x, y = datasets.make_hastie_10_2(12_000, random_state=seed)
+    yield "hastie", False, x, y == 1
+    x, y = datasets.make_moons(6_000, noise=0.35, random_state=seed)
+    yield "moons", False, x, y == 1
+    x, y = datasets.make_gaussian_quantiles(n_samples=10_000, n_features=8, n_classes=2, random_state=seed)
+    yield "quantiles", False, x, y == 1
+    x, y = datasets.make_friedman1(10_000, noise=4, random_state=seed)
+    yield "friedman", False, x, y > np.median(y)
+    x, y = datasets.load_digits(return_X_y=True)
+    yield "digits", False, x, y >= 5
+    x, y = datasets.load_breast_cancer(return_X_y=True)
+    yield "cancer", True, x, y == 1
+
+
+def fitted(x: Any, y: Any, linear: bool, seed: int) -> Any:
+    """A function from rows to scores: logistic regression, or 100 trees of LightGBM."""
+    if linear:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(x, y)
+        return lambda rows: model.predict_proba(rows)[:, 1]
+    import lightgbm
+
+    leaf = min(20, max(2, len(y) // 20))
+    options = {"objective": "binary", "verbosity": -1, "num_threads": 1, "seed": seed, "min_data_in_leaf": leaf}
+    return lightgbm.train(options, lightgbm.Dataset(x, y), 100).predict
+
+
 @contextmanager
 def known(task: Any, recipe: TaskConfig) -> Iterator[None]:
     """The task as any other task, in this process."""

@@ -50,6 +50,13 @@ def test_an_error_that_follows_either_form_is_within_the_band(floor: float, slop
     assert far.likely <= band.likely * 1.0001
 
 
+def test_a_curve_that_is_nearly_flat_is_not_said_to_go_on_falling() -> None:
+    """Its floor is within 3 % of the least error that was seen."""
+    truth = {rows: 0.227 + 0.0254 * (rows / 700.0) ** -1.17 for rows in (700.0, 1400.0, 2800.0, 14_000.0)}
+    (band,) = learning_curve({rows: [value] * 3 for rows, value in truth.items() if rows < 3000}, [14_000])
+    assert band.low <= truth[14_000] <= band.high
+
+
 def test_errors_that_rise_with_rows_promise_nothing() -> None:
     (band,) = learning_curve({1000.0: [0.1], 2000.0: [0.11], 4000.0: [0.13]}, [10_000])
     assert band.likely == pytest.approx(0.113, abs=0.02)
