@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,8 @@ _SINGLE = re.compile(rf"[{_HAN}]")
 _SIGN, _ANCHOR, _MARK = 1, 2, 3
 _ENDS = frozenset(".!?;\n。！？；")
 _MARKS = frozenset("\u3001\u3002\uff0c\uff1a\uff1b\uff08\uff09\u300a\u300b\u201c\u201d\uff01\uff1f")  # of Chinese
+_FACTORS = tuple(map(np.uint32, (0x9E3779B1, 0x85EBCA6B, 0x27D4EB2F)))
+_STEPS = tuple((np.uint32(shift), np.uint32(factor)) for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)))
 _SURE = 10.0  # by how much the logit of O is the highest
 _NEVER = -1e9
 _HIDDEN = "\u25a1"  # in the place of a character that is hidden: places stay as they are
@@ -155,10 +157,11 @@ def tokenise_all(texts: Sequence[str], size: int, words: WordList | None = None,
             here = slice(start, start + len(some))
             told[here] = [_hashes(text[begin:end]) for begin, end in some]
             between = ["", *(text[end:begin] for (_, end), (begin, _) in pairwise(some))]
-            gaps[here] = [_gap(one) for one in between]
+            gaps[here] = [3 if "\n" in one else 2 if one else 1 for one in between]
             if around > 1:
                 lines[here] = [_line(one) for one in between]
             inside[here] = number
+    told = np.ascontiguousarray(told.T)
     columns = _columns(told, gaps, inside, words, around)
     if around > 1:
         columns += _layout(told, lines, np.repeat(np.arange(len(texts)), counts + 4), inside)
@@ -172,15 +175,11 @@ def tokenise_all(texts: Sequence[str], size: int, words: WordList | None = None,
 
 
 def _columns(
-    told: NDArray[np.uint32],
-    gaps: NDArray[np.uint32],
-    inside: NDArray[np.int64],
-    words: WordList | None,
-    around: int,
+    told: NDArray[np.uint32], gaps: NDArray[np.uint32], inside: NDArray[np.int64], words: WordList | None, around: int
 ) -> list[NDArray[np.uint32]]:
     """Of `_hashes` of the tokens, each of shape (tokens,)."""
-    here, shape, first, last, single = told.T
-    far, before, after, farther = (np.roll(here, by) for by in (2, 1, -1, -2))
+    here, shape, first, last, single = told
+    far, before, after, farther = (_moved(here, by) for by in (2, 1, -1, -2))
     alone = single == _SIGN
     pairs = _mix(before, here), _mix(here, after)
     columns = [
@@ -193,15 +192,15 @@ def _columns(
     listed = words.at(here, inside) if words is not None else []
     columns += listed
     if around:
-        shapes = np.roll(shape, 1), np.roll(shape, -1)
+        shapes = _moved(shape, 1), _moved(shape, -1)
         columns += [far, before, after, farther, _mix(far, before), _mix(after, farther), _mix(before, after)]
         columns += [_mix(pairs[0], after), _mix(shapes[0], shape), _mix(shape, shapes[1])]
-        columns += [_mix(_mix(shapes[0], shape), shapes[1]), _mix(_mix(gaps, np.roll(gaps, -1)), shape)]
+        columns += [_mix(_mix(shapes[0], shape), shapes[1]), _mix(_mix(gaps, _moved(gaps, -1)), shape)]
         left, right = _beside(here, single == _ANCHOR, inside)
         columns += [*left, right, _mix(left[0], right), _mix(left[0], shape)]
         if listed:
             begins, ends, inner, _ = listed
-            ended, beginning = np.roll(ends, 1), np.roll(begins, -1)
+            ended, beginning = _moved(ends, 1), _moved(begins, -1)
             columns += [ended, beginning, _mix(ended, begins), _mix(ends, beginning), _mix(_mix(begins, ends), inner)]
     return columns
 
@@ -212,8 +211,8 @@ def _beside(
     """For each token the nearest anchor before it in its text, that with the token before it, and the nearest one
     behind it: what leads to a long address and what follows it."""
     every = np.arange(len(here))
-    last = np.roll(np.maximum.accumulate(np.where(anchor, every, 0)), 1)
-    following = np.roll(np.minimum.accumulate(np.where(anchor, every, len(here) - 1)[::-1])[::-1], -1)
+    last = _moved(np.maximum.accumulate(np.where(anchor, every, 0)), 1)
+    following = _moved(np.minimum.accumulate(np.where(anchor, every, len(here) - 1)[::-1])[::-1], -1)
     left, right = (np.where(anchor[at] & (inside[at] == inside), here[at], np.uint32(19)) for at in (last, following))
     return (left, _mix(left, np.where(left == 19, left, here[last - 1]))), right
 
@@ -227,17 +226,16 @@ def _layout(
     Args:
         lines: of the white space before each token, see `_line`.  row: the text that each is in, edges too.
     """
-    here, shape, _, _, what = told.T
-    edge = inside < 0
+    here, shape, _, _, what = told
     marks = np.where(lines > 0, _mix(lines, lines), np.where(what == _MARK, here, 0)).astype(np.uint32)
     found = []
     for forms in (lines, marks):
-        before, last, following, second, third = _nearest(np.where(edge, np.uint32(1), forms), row)
+        before, last, following, second, third = _nearest(np.where(inside < 0, np.uint32(1), forms), row)
         behind = _mix(_mix(following, second), third)
         whole = _mix(_mix(before, last), behind)
         found += [_mix(last, following), behind, whole, _mix(whole, shape)]
     anchors = np.where(what == _ANCHOR, here, np.uint32(0))
-    before, last, following, second, _ = _nearest(np.where(edge, np.uint32(1), anchors), row)
+    before, last, following, second, _ = _nearest(np.where(inside < 0, np.uint32(1), anchors), row)
     return [*found, _mix(before, last), _mix(following, second), _mix(last, _mix(following, shape)), _mix(marks, here)]
 
 
@@ -264,8 +262,8 @@ def _hashes(token: str) -> tuple[int, int, int, int, int]:
     return code, others[0], others[1], others[2], what
 
 
-def _gap(between: str) -> int:
-    return 3 if "\n" in between else 2 if between else 1
+def _moved(values: NDArray[Any], by: int) -> NDArray[Any]:
+    return np.concatenate((values[-by:], values[:-by]))
 
 
 def _line(between: str) -> int:
@@ -275,10 +273,11 @@ def _line(between: str) -> int:
 
 def _mix(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """One hash of two (the finaliser of MurmurHash3)."""
-    found = a * np.uint32(0x9E3779B1) + b * np.uint32(0x85EBCA6B) + np.uint32(0x27D4EB2F)
-    found = (found ^ (found >> np.uint32(16))) * np.uint32(0x7FEB352D)
-    found = (found ^ (found >> np.uint32(15))) * np.uint32(0x846CA68B)
-    return found ^ (found >> np.uint32(16))
+    found = a * _FACTORS[0] + b * _FACTORS[1] + _FACTORS[2]
+    for shift, factor in _STEPS:
+        found ^= found >> shift
+        found *= factor
+    return found ^ (found >> _STEPS[0][0])
 
 
 def pieces(text: str, places: NDArray[np.int64], most: int) -> Iterator[slice]:
@@ -292,12 +291,14 @@ def pieces(text: str, places: NDArray[np.int64], most: int) -> Iterator[slice]:
     yield slice(start, count)
 
 
+@lru_cache
 def possible(tags: int) -> NDArray[np.bool_]:
     """Whether one tag (row) may be followed by another (column): ``I-`` goes on with what is of its type."""
     found = np.ones((tags, tags), bool)
     found[:, 2::2] = False
     for at in range(2, tags, 2):
         found[[at - 1, at], at] = True
+    found.setflags(write=False)
     return found
 
 
@@ -320,9 +321,8 @@ def spans(
     found = _likeliest(logits, places, kinds, transitions, np.full(len(kinds), caution, np.float64))
     if own is None or not own.any():
         return found
-    raised = {kind for kind, some in zip(kinds, own.tolist(), strict=True) if some}
     for one in _likeliest(logits, places, kinds, transitions, np.where(own, own, caution)):
-        if one.kind in raised and not any(one.start < other.end and other.start < one.end for other in found):
+        if own[kinds.index(one.kind)] and not any(one.start < other.end and other.start < one.end for other in found):
             found.append(one)
     return sorted(found)
 
@@ -351,14 +351,14 @@ def _best(scores: NDArray[np.float64], transitions: NDArray[np.float64], ends: b
     """The likeliest path of tags behind one that is outside, and before another where the text does not end."""
     best = np.empty_like(scores)  # of a path that ends in each tag
     best[0] = scores[0] + transitions[0]
-    ways = np.empty_like(transitions)
-    for at in range(1, len(scores)):
-        np.add(best[at - 1][:, None], transitions, out=ways)
-        np.maximum.reduce(ways, axis=0, out=best[at])
-        best[at] += scores[at]
+    ways, followed = np.empty_like(transitions), np.ascontiguousarray(transitions.T)
+    for row, before, here in zip(scores[1:], best[:, :, None], best[1:], strict=False):
+        np.add(before, transitions, ways)
+        np.maximum.reduce(ways, 0, None, here)
+        here += row
     path = [int((best[-1] if ends else best[-1] + transitions[:, 0]).argmax())]
     for row in best[-2::-1]:
-        path.append(int((row + transitions[:, path[-1]]).argmax()))
+        path.append(int((row + followed[path[-1]]).argmax()))
     return path[::-1]
 
 
