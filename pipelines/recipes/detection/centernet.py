@@ -213,7 +213,7 @@ def fit(
             assert loader is not None
             share = (lambda epoch, at, rows: mine_of(rows)) if here.size > 1 else None
             for pixels, scenes in loader.epoch(epoch, step, share):
-                yield batch(pixels, scenes)
+                yield batch(pixels, list(scenes))
 
     def loss(current: Any, batch: Any) -> Any:
         with autocast(training.precision, device):

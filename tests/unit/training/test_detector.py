@@ -270,7 +270,11 @@ def test_processes_have_their_share_of_the_scenes_that_one_has(dataset: Path, co
     whole = list(loader.epoch(1))
     assert [len(scenes) for _, scenes in whole] == [6, 6, 6, 6, 4]
     for rank in (0, 1):
-        mine = list(loader.epoch(1, 0, lambda epoch, batch, rows, rank=rank: np.arange(rank, rows, 2)))
+
+        def share(epoch: int, batch: int, rows: int, rank: int = rank) -> Any:
+            return np.arange(rank, rows, 2)
+
+        mine = list(loader.epoch(1, 0, share))
         for (pixels, scenes), (some, known) in zip(whole, mine, strict=True):
             assert np.array_equal(some, pixels[rank::2])
             for one, other in zip(scenes, known, strict=True):
