@@ -226,7 +226,7 @@ def test_each_label_given_is_counted_and_rows_without_one_too(serve_bundle: Any,
     assert counts == {"late": 3, "rude": 3, NONE: 1}
     assert served.metric(f"{names.SCORE}_count", model="multilabel", version="3") == 5
     assert log[0]["probabilities"] == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(1))], abs=1e-6)
-    assert log[0]["inputs"] == {"text": {"chars": 10, "script": "latin"}}
+    assert log[0]["inputs"] == {"text": {"chars": 10, "script": "latin", "unknown": 0.0}}
 
 
 def test_texts_are_counted_by_what_became_of_them_and_not_logged(serve_bundle: Any, tmp_path: Path) -> None:
