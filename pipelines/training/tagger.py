@@ -103,7 +103,7 @@ def transition_scores(weights: Any) -> Any:
 
     from contracts.tagging import possible
 
-    return weights.masked_fill(~torch.from_numpy(possible(len(weights))).to(weights.device), NEVER)
+    return weights.masked_fill(~torch.from_numpy(possible(len(weights)).copy()).to(weights.device), NEVER)
 
 
 def sequence_loss(logits: Any, transitions: Any, tags: Any, lengths: Any) -> Any:
