@@ -112,12 +112,12 @@ def test_a_run_that_was_ended_goes_on_and_what_others_removed_is_written_again(
     monkeypatch.setattr(mongodb, "_PATIENCE", (0.0,))
     write, sent = mongodb.write, []
 
-    def ends(collection: Any, address: Any, requests: Any, step: str) -> None:
+    def ends(collection: Any, address: Any, requests: Any, tell: Any) -> None:
         if collection.name != "fraud.versions":
             sent.append((collection.name, len(requests)))
             if len(sent) == 2:
                 raise KeyboardInterrupt
-        write(collection, address, requests, step)
+        write(collection, address, requests, tell)
 
     monkeypatch.setattr(mongodb, "write", ends)
     with pytest.raises(KeyboardInterrupt):
