@@ -54,7 +54,9 @@ def read_images(source: str, task: Task, data: DataConfig, known: dict[str, Any]
     Raises:
         PlatformError: the files are not those of the fingerprint `known` any more, or there are none.
     """
-    digest, rows, rejected, held, number = hashlib.sha256(), [], [], 0, 0
+    digest, held, number = hashlib.sha256(), 0, 0
+    rows: list[dict[str, Any]] = []
+    rejected: list[Rejected] = []
     classes = data.classes or task.classes or ()
     for number, entry in enumerate(_entries(source, task, data), 1):
         content = _content(entry)

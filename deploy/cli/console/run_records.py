@@ -55,9 +55,14 @@ def page_of(
 
 
 def _cost(found: Mapping[str, Any]) -> Cost:
-    held = {name: float(found[name]) for name in ("core_hours", "gib_hours", "gpu_hours")}
-    money = {"money": found["money"], "idle": found["idle_money"], "currency": found["currency"] or ""}
-    return Cost(**held, **money)
+    return Cost(
+        core_hours=float(found["core_hours"]),
+        gib_hours=float(found["gib_hours"]),
+        gpu_hours=float(found["gpu_hours"]),
+        money=found["money"],
+        idle=found["idle_money"],
+        currency=found["currency"] or "",
+    )
 
 
 def _step(name: str, step: Mapping[str, Any], needs: Mapping[str, Sequence[str]]) -> Step:

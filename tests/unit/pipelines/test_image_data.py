@@ -227,7 +227,8 @@ def test_a_class_that_is_a_typing_error_is_refused_with_the_nearest_one(tmp_path
     rows = [f"{name},{name.split('/')[0]}" for name in files]
     folder(tmp_path / "source", {**files, "a.png": saved(photo(901), "PNG"), "b.png": saved(photo(902), "PNG")})
     (tmp_path / "source" / "list.csv").write_text("\n".join(["path,label", *rows, "a.png,Dgo", "b.png,aeroplane"]))
-    source, overrides = str(tmp_path / "source" / "list.csv"), {"data.max_bad_share": 0.1}
+    source = str(tmp_path / "source" / "list.csv")
+    overrides: dict[str, Any] = {"data.max_bad_share": 0.1}
     free = Chain(task="images", home=tmp_path / "home", source=source, overrides=overrides)
     free.dataset("validate")
     bound = Chain(
