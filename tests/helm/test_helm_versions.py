@@ -11,7 +11,7 @@ from tests.helm.program import CHARTS
 _KEYWORDS = "and define else end false if include not or range template true with"
 # Of Go's templates, sprig 3.2.3 and Helm itself, as they are in Helm 3.14.
 _FUNCTIONS = """
-add append b64dec b64enc base ceil concat contains deepCopy default dict div empty eq fail first float64 floor
+add append b64dec b64enc base ceil compact concat contains deepCopy default dict div empty eq fail first float64 floor
 fromJson fromJsonArray fromYaml fromYamlArray ge get gt has hasKey hasPrefix hasSuffix index int int64 join keys
 kindIs last le len list lookup lower lt merge mergeOverwrite min mul mulf ne nindent omit pick prepend printf quote
 randAlphaNum regexFind regexMatch regexReplaceAll replace rest set sha1sum sha256sum sortAlpha splitList sub subf
