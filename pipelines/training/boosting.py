@@ -56,8 +56,9 @@ class LightGBMConfig:
     falling: tuple[str, ...] = ()
     hide_share: Share = 1.0
 
-    # The number of rounds is not searched: the validation rows stop each training.
+    # Rounds are where a training ends at the latest: validation rows stop it, and 400 end a small rate too early.
     SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "rounds": Dimension(low=400, high=2_000, log=True),
         "learning_rate": Dimension(low=0.01, high=0.2, log=True),
         "leaves": Dimension(low=4, high=128, log=True),
         "min_leaf": Dimension(low=5, high=200, log=True),
