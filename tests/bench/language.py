@@ -49,6 +49,7 @@ class Address:
     host: str
     port: int
     key: str = "none"
+    socket: str = ""
 
 
 @dataclass(frozen=True)
