@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "model-service"
 IMAGE = "ghcr.io/fairlead/service:0.1.0"
 STORE = "s3://fairlead/bundles"
+LOGS = "s3://fairlead/predictions"
 MAY_CALL = {"fairlead.io/access-model": "true"}
 
 _TRAIN = """
@@ -95,6 +96,17 @@ while True:
             continue
     print(said)
     break
+"""
+
+
+# In the server, which has S3's credentials when it logs there.
+_READ = """
+import sys
+from contracts import storage
+root = sys.argv[1]
+for day in storage.list_names(root):
+    for name in storage.list_names(f"{root}/{day}"):
+        print(storage.read_bytes(f"{root}/{day}/{name}").decode(), end="")
 """
 
 
@@ -176,10 +188,16 @@ class Release:
         return base64.b64decode(found).decode()
 
     def ask(
-        self, name: str, labels: dict[str, str], url: str = "http://toy", key: str | None = None, script: str = ASK
+        self,
+        name: str,
+        labels: dict[str, str],
+        url: str = "http://toy",
+        key: str | None = None,
+        script: str = ASK,
+        body: str | None = None,
     ) -> Any:
-        """What a pod with `labels` gets from the service, with the key of release `toy` unless one is given."""
-        given = {"URL": url, "BODY": self.body(), "KEY": self.key() if key is None else key}
+        """What a pod with `labels` gets from the service, with the key and a row of release `toy` unless given."""
+        given = {"URL": url, "BODY": body or self.body(), "KEY": self.key() if key is None else key}
         # Who may call is let in once the policies know the new pod; who may not has waited enough after one time-out.
         self._pod(name, labels, script, {**given, "PATIENCE": "90" if labels == MAY_CALL else "0"})
         kubectl(
@@ -212,9 +230,17 @@ class Release:
         result.update(json.loads(kubectl("-n", self.namespace, "logs", name).splitlines()[-1]))
         kubectl("-n", self.namespace, "delete", "pod", name, "--now")
 
-    def pods(self) -> list[Any]:
+    def records(self, deployment: str, model: str) -> list[dict[str, Any]]:
+        """The predictions of a model that are logged in S3, as soon as there are any."""
+        read = ("exec", f"deploy/{deployment}", "-c", "server", "--", "python", "-c", _READ, f"{LOGS}/{model}")
+        deadline = time.monotonic() + 60
+        while not (found := kubectl("-n", self.namespace, *read)) and time.monotonic() < deadline:
+            time.sleep(1)
+        return [json.loads(line) for line in found.splitlines()]
+
+    def pods(self, release: str = "toy") -> list[Any]:
         """The servers' pods."""
-        selector = "app.kubernetes.io/instance=toy,app.kubernetes.io/component=server"
+        selector = f"app.kubernetes.io/instance={release},app.kubernetes.io/component=server"
         found: list[Any] = json.loads(kubectl("-n", self.namespace, "get", "pods", "-l", selector, "-o", "json"))[
             "items"
         ]

@@ -177,7 +177,7 @@ def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release:
     assert done.returncode == 0, done.stderr
     assert release.ask("both", MAY_CALL, f"http://{name}", release.key("second"))["version"] == "one"
     assert release.ask("first", MAY_CALL)["version"] == "two"
-    assert _records(release, name) == ["one"]
+    assert [one["version"] for one in release.records(name, "second")] == ["one"]
     # What a claim cannot change makes another one instead of an upgrade that Kubernetes refuses.
     values["cache"] = claim | {"size": "512Mi"}
     done = release.helm("upgrade", "second", str(CHART), "--wait", "--timeout", "240s", values=values)
@@ -203,26 +203,6 @@ def test_versions_of_a_recommender_draft_lists_and_clicks_bring_the_better_one(r
     assert ("loud", "bc") in seen, "most people see the champion's own list"
     assert any(version == "quiet" and {*items} & {*"abc"} and {*items} & {*"def"} for version, items in seen)
     assert {version for version, _ in seen} == {"loud", "quiet"}, "no request failed"
-
-
-# In the server, which has S3's credentials when it logs there.
-_READ = """
-import json
-from contracts import storage
-root = "s3://fairlead/predictions/second"
-for day in storage.list_names(root):
-    for name in storage.list_names(f"{root}/{day}"):
-        print(storage.read_bytes(f"{root}/{day}/{name}").decode(), end="")
-"""
-
-
-def _records(release: Release, deployment: str) -> list[str]:
-    """Versions in the predictions that are logged in S3, as soon as there are any."""
-    read = ("exec", f"deploy/{deployment}", "-c", "server", "--", "python", "-c", _READ)
-    deadline = time.monotonic() + 60
-    while not (found := kubectl("-n", release.namespace, *read)) and time.monotonic() < deadline:
-        time.sleep(1)
-    return [json.loads(line)["version"] for line in found.splitlines()]
 
 
 @pytest.mark.parametrize("file", sorted(CHART.glob("ci/*-values.yaml")), ids=lambda file: file.stem)
