@@ -49,6 +49,9 @@ class AdapterSettings(Settings):
     fresh_seconds: float = Field(0.5, ge=0, le=60, description="what another server has learned shows so soon")
     wait_seconds: int = Field(3600, ge=1, le=604_800, description="answers wait so long for feedback that teaches")
     loaded: int = Field(16, ge=1, le=64, description="of chats: adapters that the engine has at a time; others replace")
+    ahead: int = Field(
+        16, ge=0, le=10_000, description="of chats: requests for the adapter that is computed that go before older ones"
+    )
 
 
 class EngineSettings(Settings):

@@ -100,6 +100,12 @@ class AdapterSets:
         self._change: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
+    def expect(self, chosen: Chosen) -> Key:
+        """Start the next process while others are answered, if an adapter is in none; llama.cpp computes each apart."""
+        if self._with(chosen.key) is None:
+            self._want(chosen)
+        return chosen.key
+
     async def lease(self, chosen: Chosen) -> SetLease:
         """The process with an adapter.
 
@@ -108,17 +114,24 @@ class AdapterSets:
         """
         key = chosen.key
         while True:
-            held = self._current
-            if held is not None and key in held.places and held.process.running:
+            if (held := self._with(key)) is not None:
                 self._recent[key] = chosen.adapter
                 self._recent.move_to_end(key)
                 return SetLease(held, key)
             if (refused := self._refused.pop(key, None)) is not None:
                 raise refused
-            self._wanted[key] = chosen.adapter
-            if self._change is None or self._change.done():
-                self._change = asyncio.create_task(self._next())
-            await asyncio.shield(self._change)  # who leaves does not take it away from others
+            await asyncio.shield(self._want(chosen))  # who leaves does not take it away from others
+
+    def _with(self, key: Key) -> _Set | None:
+        """The running process, if it has an adapter."""
+        held = self._current
+        return held if held is not None and key in held.places and held.process.running else None
+
+    def _want(self, chosen: Chosen) -> asyncio.Task[None]:
+        self._wanted[chosen.key] = chosen.adapter
+        if self._change is None or self._change.done():
+            self._change = asyncio.create_task(self._next())
+        return self._change
 
     def held(self) -> list[Key]:
         """The keys of the adapters in memory."""

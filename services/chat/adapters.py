@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Hashable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
@@ -57,6 +58,12 @@ class Lease(Protocol):
 
 class Holder(Protocol):
     """What brings adapters to an engine: one of `services.chat.adapter_sets`, or of `services.chat.remote`."""
+
+    def expect(self, chosen: Chosen) -> Hashable:
+        """Begin to load an adapter that is going to be asked for; returns what its answers are computed apart by.
+
+        None: they are computed together with those of others.
+        """
 
     async def lease(self, chosen: Chosen) -> Lease:
         """The engine, once it has the adapter.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,8 @@ class Generation:
         self._stream: EngineStream | None = None
         self._lease: Lease | None = None
         self._first: dict[str, Any] | None = None
-        self._entered = 0.0
+        self._entered, self._computes = 0.0, False
+        self._group: Hashable = None  # see `Admission`
         self._timer: asyncio.TimerHandle | None = None
         self._late = False
         self._read: dict[int, tuple[int, int]] = {}  # by prompt: its tokens, and those that a slot had read before
@@ -49,23 +50,27 @@ class Generation:
             Problem: 400, 429, 500 and 503.
         """
         asked, runtime = self._asked, self._runtime
-        await runtime.admission.enter(self._places, asked.tokens, self._options.priority)
-        self._entered = perf_counter()
+        holder = runtime.adapters.holder if asked.adapter is not None and runtime.adapters is not None else None
+        if holder is not None and asked.adapter is not None:
+            self._group = holder.expect(asked.adapter)
+        await runtime.admission.enter(self._places, asked.tokens, self._options.priority, self._group)
+        self._entered, self._computes = perf_counter(), True
         if math.isfinite(self._options.deadline):  # also of a client that does not read: it holds a slot
             left = max(0.0, self._options.deadline - self._entered)
             self._timer = asyncio.get_running_loop().call_later(left, self._expire)
         try:
-            if asked.adapter is not None and runtime.adapters is not None:
-                self._lease = await runtime.adapters.holder.lease(asked.adapter)
+            if holder is not None and asked.adapter is not None:
+                self._lease = await holder.lease(asked.adapter)
             process, more = (self._lease.process, self._lease.members) if self._lease else (runtime.process, {})
             if len(asked.choices) > 1:  # which have a slot each
                 more = {name: value for name, value in more.items() if name != "id_slot"}
             self._stream = await EngineStream.open(process, asked.path, asked.body | more)
+            self._stream.when_ended(self._computed)
             self._first = await self._stream.next()
         except EngineRefusedError as err:
             self.close(REFUSED)
-            if err.error.get("code") == 404 and asked.adapter is not None and runtime.adapters is not None:
-                await runtime.adapters.holder.lost(asked.adapter.key)
+            if err.error.get("code") == 404 and holder is not None and asked.adapter is not None:
+                await holder.lost(asked.adapter.key)
             raise of_engine(err, runtime.window) from err
         except EngineGoneError as err:
             self.close("failed")
@@ -168,11 +173,18 @@ class Generation:
         if self._lease is not None:
             self._lease.release()
         choices = self._asked.choices
+        self._computed()
         self._runtime.admission.leave(self._places, self.usage["completion_tokens"], seconds)
         for choice in choices:
             choice.finish = choice.finish or finish
         if finish != REFUSED:
             self._runtime.record(self._asked, self.usage, self._options.arrived)
+
+    def _computed(self) -> None:
+        """Let other adapters be computed: the engine has written all, which this client may read when it likes."""
+        if self._computes:
+            self._computes = False
+            self._runtime.admission.computed(self._places, self._group)
 
     def _expire(self) -> None:
         self._late = True

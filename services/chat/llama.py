@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -36,6 +37,7 @@ class EngineStream(asyncio.Protocol):
     """The events of one request; closing it in the middle stops the work on it."""
 
     def __init__(self) -> None:
+        self._ended: Callable[[], None] | None = None
         self._transport: asyncio.Transport | None = None
         self._come: list[bytes] = []  # that nobody has looked at
         self._size, self._lost, self._paused = 0, False, False
@@ -74,6 +76,12 @@ class EngineStream(asyncio.Protocol):
             raise
         return stream
 
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Have this called once the engine has sent all, though perhaps not all of it was read; or has gone."""
+        self._ended = call
+        if self._lost:
+            call()
+
     def connection_made(self, transport: Any) -> None:
         """See `asyncio.Protocol`."""
         self._transport = transport
@@ -91,6 +99,8 @@ class EngineStream(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self._lost = True
         self._wake()
+        if self._ended is not None:
+            self._ended()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

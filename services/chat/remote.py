@@ -52,6 +52,9 @@ class RemoteAdapters:
         """What vLLM calls an adapter."""
         return f"{self.process.model}:{key[0]}.{key[1]}"
 
+    def expect(self, chosen: Chosen) -> None:
+        """Nothing: vLLM loads an adapter in little time, and computes it together with others."""
+
     async def lease(self, chosen: Chosen) -> RemoteLease:
         """vLLM, once it has an adapter.
 

@@ -112,8 +112,9 @@ class ChatRuntime(RowRuntime):
             self.settings.threads,
         )
         self.adapters = await asyncio.to_thread(self._open_adapters, bundle, engine)
-        self.admission = admission = Admission(engine.slots, self.settings.max_waiting_tokens, self.metrics)
-        self.encoding = Admission(1, self.settings.max_waiting_tokens, self.metrics)
+        waiting, ahead = self.settings.max_waiting_tokens, self.settings.adapters.ahead
+        self.admission = admission = Admission(engine.slots, waiting, self.metrics, ahead)
+        self.encoding = Admission(1, waiting, self.metrics)
         self.guard = Guard(self.settings.guard)
         self.tokens = TokenMetrics(self.metrics, self.name, self.version, engine.slots, self.guard.names)
         self.tokens.busy.set_function(lambda: admission.busy)

@@ -30,7 +30,7 @@ from pipelines.recipes.chat.weights import find_weights
 from services.chat.llama import EngineStream
 from services.server.launch import serve_command
 from tests.bench import report
-from tests.bench.language_adapters import measured, publish
+from tests.bench.language_adapters import files, measured, publish, waiting
 from tests.bench.language_front import alone
 from tests.bench.report import Row
 from tests.problem_bundles import tiny_chat
@@ -60,10 +60,11 @@ class Told:
     tokens: int
 
 
-async def ask(address: Any, number: int, tokens: int = TOKENS, model: str = "tiny") -> Told:
+async def ask(address: Any, number: int, tokens: int = TOKENS, **more: Any) -> Told:
     """Stream one answer; each number has a prompt of its own, so that no slot has read it before."""
     text = f"({number}) Tell me at length about {TOPICS[number % len(TOPICS)]}."
-    body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": tokens}
+    body = {"model": "tiny", "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": tokens}
+    body |= more
     start, first, count = time.perf_counter(), 0.0, 0
     stream = await EngineStream.open(address, CHAT, {**body, "stream": True, "stream_options": {"include_usage": True}})
     try:
@@ -196,8 +197,18 @@ def adapters(weights: Path, folder: Path, threads: int, rounds: int) -> list[Row
     """Many adapters behind one endpoint, see `tests.bench.language_adapters`."""
     names = publish(weights, folder / "store")
     more = {"adapters.folder": str(folder / "store"), "predictions.salt": "of-the-bench"}
-    with service(weights, folder, threads, **more) as (ours, process):
-        return measured(ours, process, names, ask, rounds)
+    there = tuple(files(folder / "store", weights, names, folder))
+    bare = LlamaProcess(
+        LlamaOptions(
+            model=str(weights), window=1024, slots=SLOTS, threads=threads, name="tiny", adapters=there, chosen=True
+        )
+    )
+    try:
+        with service(weights, folder, threads, **more) as (ours, process):
+            rows = measured(ours, process, names, ask, rounds)
+            return rows + waiting(ours, process, bare, names, ask, rounds)
+    finally:
+        bare.stop()
 
 
 def main() -> int:

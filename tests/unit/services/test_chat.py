@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -232,6 +233,113 @@ def test_slots_go_to_the_urgent_first_then_by_arrival_and_come_back_from_who_giv
 
     assert asyncio.run(told()) == (2, 0)
     assert order == ["urgent", "first", "second", "slow"]
+
+
+@dataclass(eq=False)
+class Told:
+    """A request of a story: when it came and was begun, by the number of the event."""
+
+    group: str | None
+    came: int
+    begun: int = -1
+    ended: bool = False
+    over: list[str | None] = field(default_factory=list)  # groups of later ones that were begun before it
+
+
+@example(story=["a", "b", "a"], slots=2, ahead=0)
+@example(story=["a", "b", "a", "a", "a", "b"], slots=4, ahead=2)
+@example(story=["a", "b", "c", 0, "a", "c", "b", 0], slots=1, ahead=1)
+@given(
+    story=st.lists(st.sampled_from([None, "a", "b", "c"]) | st.integers(0, 3), min_size=10, max_size=60),
+    slots=st.integers(1, 4),
+    ahead=st.integers(0, 3),
+)
+def test_one_adapter_is_computed_at_a_time_and_keeps_nobody_waiting_for_ever(
+    story: list[str | int | None], slots: int, ahead: int
+) -> None:
+    """Arrivals by group, and ends of one of the running, in any order."""
+    metrics, told = ServiceMetrics("m", "1"), list[Told]()
+
+    async def follow() -> None:
+        admission, tasks, events = Admission(slots, 1 << 20, metrics, ahead), list[asyncio.Task[None]](), 0
+
+        async def ask(one: Told) -> None:
+            await admission.enter(1, 1, 0.0, one.group)
+            one.begun = events
+            for other in told:
+                if other.begun < 0 and other.came < one.came:
+                    other.over.append(one.group)
+
+        async def end(one: Told) -> None:
+            one.ended = True
+            admission.computed(1, one.group)
+            admission.leave(1)
+            await asyncio.sleep(0)
+
+        def check() -> None:
+            now = [one.group for one in told if one.begun >= 0 and not one.ended]
+            waiting = [one.group for one in told if one.begun < 0]
+            assert len(now) == admission.busy <= slots
+            assert len(waiting) == admission.waiting
+            computed = {group for group in now if group}
+            assert len(computed) <= 1
+            if len(now) < slots and waiting:  # then nobody waits but for another adapter to end
+                assert computed
+                assert {waiting[0]}.isdisjoint([*computed, None])
+                assert None not in waiting
+
+        for event in story:
+            events += 1
+            if isinstance(event, int):
+                now = [one for one in told if one.begun >= 0 and not one.ended]
+                if now:
+                    await end(now[event % len(now)])
+            else:
+                told.append(Told(event, events))
+                tasks.append(asyncio.create_task(ask(told[-1])))
+                await asyncio.sleep(0)
+            check()
+        while now := [one for one in told if one.begun >= 0 and not one.ended]:
+            await end(now[0])
+            check()
+        assert all(one.ended for one in told)
+        assert (admission.busy, admission.waiting, admission._by_group) == (0, 0, {})
+
+    asyncio.run(follow())
+    for one in told:
+        for group in ("a", "b", "c"):
+            assert one.over.count(group) <= (0 if group == one.group else ahead), (one, told)
+
+
+def test_many_adapters_that_all_wait_are_computed_in_whole_batches() -> None:
+    async def told() -> list[str]:
+        admission, order = Admission(4, 1 << 20, ServiceMetrics("m", "1"), 16), list[str]()
+
+        async def one(group: str) -> None:
+            await admission.enter(1, 1, 0.0, group)
+            order.append(group)
+            await asyncio.sleep(0.001)
+            admission.computed(1, group)
+            admission.leave(1)
+
+        await asyncio.gather(*(one(group) for _ in range(4) for group in "abcd"))
+        return order
+
+    assert "".join(asyncio.run(told())) == "aaaabbbbccccdddd"
+
+
+def test_who_reads_slowly_keeps_a_slot_and_no_other_adapter_waiting() -> None:
+    async def told() -> bool:
+        admission = Admission(2, 1 << 20, ServiceMetrics("m", "1"))
+        await admission.enter(1, 1, 0.0, "a")
+        other = asyncio.create_task(admission.enter(1, 1, 0.0, "b"))
+        await asyncio.sleep(0)
+        assert not other.done()
+        admission.computed(1, "a")
+        await asyncio.sleep(0)
+        return other.done()
+
+    assert asyncio.run(told())
 
 
 def test_an_adapter_gets_the_slot_that_it_had_and_else_the_one_that_was_not_used_for_longest() -> None:

@@ -136,6 +136,9 @@ class Written:
         end = None if self.pieces else "stop"
         return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": end}]}
 
+    def when_ended(self, call: Any) -> None:
+        """Nobody else waits."""
+
     def close(self) -> None:
         """Nothing to leave."""
 
