@@ -257,7 +257,10 @@ class ServiceSettings(Settings):
         False, description="of recommendations: draft lists with the version that the router's x-draft-with names"
     )
     vector_store: str = Field(
-        "", description="of answers: postgresql:// with pgvector, which searches vectors; empty: the bundle's own"
+        "",
+        pattern=r"^$|^(postgres|postgresql|redis|rediss)://",
+        description="of answers: postgresql:// with pgvector, or redis:// of Redis 8 or later, which searches vectors; "
+        "empty: the bundle's own",
     )
     writer: WriterSettings = Field(default_factory=lambda: WriterSettings.model_validate({}))
     max_concurrency: int = Field(64, ge=1, description="requests waiting for the model; more are refused with 429")

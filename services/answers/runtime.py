@@ -48,7 +48,10 @@ class AnswersRuntime(RowRuntime):
             PlatformError: it cannot be reached, or the model has no vectors.
         """
         from contracts.vector_stores import PgVectors
+        from services.answers.redis_vectors import RedisVectors
 
+        address = self.settings.vector_store
+        kind = RedisVectors if address.startswith("redis") else PgVectors
         engine: Any = self.model().engine
         if engine.model.vectors is None:
             raise PlatformError(
@@ -57,7 +60,7 @@ class AnswersRuntime(RowRuntime):
                 code="bad_settings",
             )
         found = engine.model
-        self.vectors = PgVectors(self.settings.vector_store, bundle.digest, found.vectors, found.access)
+        self.vectors = kind(address, bundle.digest, found.vectors, found.access)
         engine.model = replace(found, elsewhere=self.vectors)
 
     def admit(self, batch: Batch, options: RequestOptions) -> None:

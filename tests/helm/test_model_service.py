@@ -227,6 +227,12 @@ def test_answers_reach_the_chat_model_that_writes_them_and_the_database_of_their
     assert chat["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "models"}}}]
     assert (vectors["to"], vectors["ports"]) == ([{"podSelector": {}}], [{"protocol": "TCP", "port": 5432}])
     assert [port["port"] for port in chat["ports"]] == [3000]
+    objects = render({"config": {"vector_store": "redis://vectors.stores"}})
+    vectors = policy(objects)["egress"][-1]
+    assert vectors["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "stores"}}}]
+    assert vectors["ports"] == [{"protocol": "TCP", "port": 6379}]
+    labels = one(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert [name for name in labels if "redis" in name], "the Redis of a platform lets it in"
 
 
 def test_behind_sentinels_the_primary_is_reached_too() -> None:

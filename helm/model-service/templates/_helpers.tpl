@@ -85,7 +85,7 @@ s3://{{ (.Values.global.s3 | default dict).bucket | default "fairlead" }}/predic
 {{- define "model-service.needs" -}}
 {{- $needs := list -}}
 {{- if or (hasPrefix "s3://" .Values.model.source) (include "model-service.logsToS3" .) -}}{{- $needs = append $needs "s3" -}}{{- end -}}
-{{- if or (hasPrefix "redis" (.Values.config.online | default "")) (include "model-service.redis" . | fromYaml) -}}{{- $needs = append $needs "redis" -}}{{- end -}}
+{{- if or (hasPrefix "redis" (.Values.config.online | default "")) (hasPrefix "redis" (.Values.config.vector_store | default "")) (include "model-service.redis" . | fromYaml) -}}{{- $needs = append $needs "redis" -}}{{- end -}}
 {{- toJson $needs -}}
 {{- end -}}
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import jsonschema
 import pytest
+from pydantic import ValidationError
 
 from contracts import metric_names as names
 from contracts.errors import PlatformError
@@ -19,7 +20,7 @@ from services.answers.writer import NOT_FOUND, messages, open_writer, written
 from services.problems.answering import NOT_FOUND as NOTHING
 from services.problems.answering import SERVING
 from services.server.auth import make_key
-from services.settings import WriterSettings
+from services.settings import ServiceSettings, WriterSettings
 from tests.problem_bundles import SOME_QUESTIONS, documents, small_answerer
 
 OUTPUT = AnsweringOutput(passages=6, documents=4, threshold=0.5)
@@ -270,3 +271,9 @@ def test_marks_of_prompts_in_documents_and_questions_are_taken_out(tmp_path: Pat
     quoted = model.answer(SOME_QUESTIONS[0]["question"])
     assert written("", "q", quoted, quoted.passages)[1] == "not_found"
     assert "[1]" in messages("多久？", found, 1500)[0]["content"]
+
+
+def test_a_store_of_vectors_of_no_known_kind_is_refused() -> None:
+    with pytest.raises(ValidationError, match="vector_store"):
+        ServiceSettings(bundle="x", vector_store="mysql://host/db")
+    assert ServiceSettings(bundle="x", vector_store="rediss://host:6380/1").vector_store
