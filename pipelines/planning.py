@@ -33,8 +33,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     """Make the data of a run, and datasets with shares of its training rows.
 
     Args:
-        job: run (a `Run`), folder (of the shares), shares (share -> repeats), keep (where the whole dataset is kept, if
-            it is).
+        job: run (a `Run`), folder (of the shares), shares (share -> repeats), small (training rows, of fewer of which
+            shares are twice as large; optional), keep (where the whole dataset is kept, if it is).
 
     Returns:
         rows by part, bytes of the dataset, seconds of these steps, memory_peak, workers that shared them (0: none), and
@@ -53,14 +53,15 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         dataset = group.path("built")
         if keep := job.get("keep"):
             shutil.copytree(dataset, keep, dirs_exist_ok=True)
-        fits = []
-        for share, repeats in job["shares"]:
+        fits, rows = [], read_json(dataset / "dataset.json")["rows"]
+        larger = 2 if rows["train"] < job.get("small", 0) else 1
+        for share, repeats in [(larger * share, repeats) for share, repeats in job["shares"]]:
             for repeat in range(repeats):
                 out = Path(job["folder"]) / f"{share:g}-{repeat}"
                 inner_dataset(task, dataset, out, share, _DRAWS[repeat % len(_DRAWS)])
                 fits.append({"share": share, "repeat": repeat, "dataset": str(out)})
         return {
-            "rows": read_json(dataset / "dataset.json")["rows"],
+            "rows": rows,
             "bytes": sum(file.stat().st_size for file in dataset.rglob("*") if file.is_file()),
             "seconds": seconds,
             "memory_peak": memory_peak(),

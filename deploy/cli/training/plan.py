@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from pipelines.run import Run
 
-_SHARES = ((0.1, 3), (0.2, 3), (0.4, 1))  # of the training rows, and how many fits
+SHARES = ((0.05, 3), (0.1, 3), (0.2, 1), (0.4, 1))  # of the training rows, and how many fits
+_SMALL = 2000  # training rows, of fewer of which shares are twice as large
 _MUCH, _LONG = 0.5, 1800.0  # share of the memory, and seconds, that the data steps of one process should stay below
 _FEWEST = 3  # fits, of which no time limit keeps it
 _ROOM = 1.3  # memory of a step on a cluster, beside what it took
@@ -87,7 +88,7 @@ def made_plan(
     factors = {name: correction(wrong, name) for name in ("seconds", "memory_peak")}
     with tempfile.TemporaryDirectory(prefix="fairlead-plan-") as name:
         folder = Path(name)
-        job = {"run": run.document(), "folder": str(folder / "shares"), "shares": _SHARES}
+        job = {"run": run.document(), "folder": str(folder / "shares"), "shares": SHARES, "small": _SMALL}
         if hasattr(config, "planned_steps"):
             plan = _by_steps(run, config, folder, {**job, "shares": [], "keep": str(folder / "whole")}, factors, say)
         else:

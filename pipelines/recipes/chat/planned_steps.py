@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pipelines.training.conversations import Example
 
 _STEPS = 4  # after the first, which has the longest batch
-_BATCHES, _EPOCHS = 4, 2  # of the whole tuning that is measured
+_BATCHES, _EPOCHS = 4, 2  # of the whole tuning that is measured, at least
+_MEASURED = 6.0  # seconds of its steps, where steps are quick: few of them say little
+_MANY = 10  # steps whose mean says more than their median
 _SLOW = 1.0  # seconds of a step beside which what the trainer adds to it is nothing
 _AROUND = 540 * 2**20  # bytes that a process holds beside the formula: libraries and what they load, measured
 _ROOM = 0.9  # of the memory here that real steps may take
@@ -102,7 +104,7 @@ def planned_steps(config: Any, task: Task, dataset: Path, folder: Path, limit: f
     each, spread = _measured(config, base, parts["train"], plan, device, half)
     usual = sum(plan.batches) / len(plan.batches) * plan.sequences * each
     whole = _whole(config, task, dataset, folder, frames["train"], len(parts["train"]), usual)
-    work = sum(plan.batches) * plan.sequences * each + len(plan.batches) * max(whole.step - usual, 0.0) + whole.epoch
+    work = len(plan.batches) * (whole.step if whole.steps >= _MANY else max(whole.step, usual)) + whole.epoch
     seconds = opened + whole.around + config.training.epochs * work
     peak = float(memory_peak() or here.total + _AROUND)
     low, high = min(spread, 0.3), max(spread, 0.1)
@@ -145,8 +147,12 @@ def _cut(values: list[int], size: int) -> Iterator[list[int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Whole:
-    """Seconds of a whole tuning: of a step, of an epoch beside its steps, and of all that is in no epoch."""
+    """Seconds of a whole tuning: of a step, of an epoch beside its steps, and of all that is in no epoch.
 
+    steps: how many say how long one takes.
+    """
+
+    steps: int
     step: float
     epoch: float
     around: float
@@ -160,7 +166,7 @@ def _whole(
     Args:
         usual: seconds of a step; where they are many, one batch is tuned with.
     """
-    few = 1 if usual > _SLOW else _BATCHES
+    few = 1 if usual > _SLOW else max(_BATCHES, math.ceil(_MEASURED / _EPOCHS / max(usual, 1e-3)))
     if len(rows) == examples:
         sizes, size = rows["prompt"].str.len() + rows["label"].str.len(), config.training.batch_size
         order = sizes.sort_values(ascending=False).index
@@ -196,12 +202,16 @@ def _parts(seconds: float, marks: list[tuple[float, int, bool]], usual: float) -
     """
     steps = [(at, epoch) for at, epoch, step in marks if step]
     within = [then[0] - at for (at, epoch), then in itertools.pairwise(steps) if then[1] == epoch]
-    step = median(within) if within else usual
+    # The longest batch is once in each epoch, and no more in thousands of steps.
+    usually = sorted(within)[: -len({epoch for _, epoch in steps})] if len(within) >= _MANY else within
+    step = (mean(usually) if len(within) >= _MANY else median(within)) if within else usual
     between = [then[0] - at - step for (at, epoch), then in itertools.pairwise(steps) if then[1] != epoch]
     losses = [then[0] - at for (at, _, first), then in itertools.pairwise(marks) if first and not then[2]]
     beside = max(median(between or losses or [0.0]), 0.0)
     epochs = len({epoch for _, epoch in steps})
-    return _Whole(step=step, epoch=beside, around=max(seconds - len(steps) * step - epochs * beside, 0.0))
+    return _Whole(
+        steps=len(within), step=step, epoch=beside, around=max(seconds - len(steps) * step - epochs * beside, 0.0)
+    )
 
 
 def _measured(

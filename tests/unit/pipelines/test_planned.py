@@ -127,7 +127,7 @@ def test_a_plan_of_real_small_fits_is_kept_and_shown(
     said: list[str] = []
     plan = command.made_plan(run, 60.0, said.append)
     assert plan["rows"] == {"train": 200, "valid": 80, "test": 120}
-    assert len(plan["fits"]) == len(said) - 1 == 7
+    assert len(plan["fits"]) == len(said) - 1 == 8
     assert plan["train"]["memory_peak"]["low"] <= plan["train"]["memory_peak"]["high"]
     assert plan["learning"][0]["rows"] == 280
     for point in plan["learning"]:
@@ -145,7 +145,14 @@ def test_a_plan_of_real_small_fits_is_kept_and_shown(
 def test_no_time_is_three_fits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "measured_apart", in_process)
     plan = command.made_plan(run, 0.0, lambda text: None)
-    assert sorted(fit["share"] for fit in plan["fits"]) == [0.1, 0.2, 0.4]
+    assert sorted(fit["share"] for fit in plan["fits"]) == [0.1, 0.2, 0.4], "twice the shares, of few rows"
+
+
+def test_shares_are_those_that_were_asked_for_where_there_are_rows_enough(run: Run, tmp_path: Path) -> None:
+    job = {"run": run.document(), "folder": str(tmp_path / "s"), "shares": [[0.25, 1], [0.4, 2]]}
+    found = {small: planning.prepare({**job, "small": small}) for small in (200, 201)}
+    shares = {small: [one["share"] for one in data["fits"]] for small, data in found.items()}
+    assert shares == {200: [0.25, 0.4, 0.4], 201: [0.5, 0.8, 0.8]}, "200 rows are there to train on"
 
 
 def test_a_plan_without_data_says_what_the_data_step_says(run: Run, tmp_path: Path, capsys: Any) -> None:

@@ -39,3 +39,15 @@ def test_the_time_of_a_tuning_is_its_steps_its_epochs_and_what_is_in_none() -> N
     assert (one.step, one.epoch, one.around) == (0.5, 3.0, 33.0 - 0.5 - 3)
     none = planned_steps._parts(33.0, [], 0.5)
     assert (none.step, none.epoch, none.around) == (0.5, 0.0, 33.0)
+
+
+def test_the_longest_batch_of_each_epoch_says_nothing_of_a_usual_step() -> None:
+    """Two epochs of eight steps: seven of 1 s or 3 s in turn, whose mean counts, and one of 50 s."""
+    marks, at = [], 0.0
+    for epoch in (1, 2):
+        for step in (1, 3, 50, 1, 3, 1, 3, 1):
+            marks.append((at := at + step, epoch, True))
+        marks.append((at := at + 5, epoch, False))
+    parts = planned_steps._parts(200.0, marks, 0.5)
+    assert (parts.steps, parts.epoch) == (14, pytest.approx(6.0 - parts.step))
+    assert parts.step == pytest.approx((3 * 3 + 3 * 1) * 2 / 12)
