@@ -1,40 +1,18 @@
-"""Spans in texts by tags of tokens: how a text becomes numbers for the graph, and tags become spans.
-
-Tokens are single Chinese and Japanese characters, and runs of other letters and of digits. Of each, and of those beside
-it, hashes are taken (J. Moody, Hash Embeddings, 2017), so that a model holds no word or name that it has seen. Tags are
-``O``, and ``B-`` and ``I-`` of each type (L. Ramshaw, M. Marcus, 1995).
-"""
+"""Spans in texts by tags of tokens: ``O``, and ``B-`` and ``I-`` of each type (L. Ramshaw, M. Marcus, 1995)."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FEATURES, WORDS = 6, 4  # hashes of a token; with a list of words, so many more
-AROUND, WORDS_AROUND = 17, 5  # of what is around it, where a model has nothing else that reads it
-LAYOUT = 12  # of how the text is set: the breaks of lines and the marks before and behind it
-_LONGEST = 6  # tokens of a word of such a list
-_KINDS = 255
-_HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_TOKEN = re.compile(rf"[{_HAN}]|[^\W\d_{_HAN}]+|\d+|\S")
-_SINGLE = re.compile(rf"[{_HAN}]")
-# A single sign of its script; what names are not, and stand beside, see `_beside`; a mark that is none of them.
-_SIGN, _ANCHOR, _MARK = 1, 2, 3
 _ENDS = frozenset(".!?;\n。！？；")
-_MARKS = frozenset("\u3001\u3002\uff0c\uff1a\uff1b\uff08\uff09\u300a\u300b\u201c\u201d\uff01\uff1f")  # of Chinese
-_FACTORS = tuple(map(np.uint32, (0x9E3779B1, 0x85EBCA6B, 0x27D4EB2F)))
-_STEPS = tuple((np.uint32(shift), np.uint32(factor)) for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)))
-_SURE = 10.0  # by how much the logit of O is the highest
 _NEVER = -1e9
 _HIDDEN = "\u25a1"  # in the place of a character that is hidden: places stay as they are
 
@@ -48,236 +26,9 @@ class Tagged(NamedTuple):
     score: float
 
 
-class Tokens(NamedTuple):
-    """Places of the tokens of a text, shape (tokens, 2), and their hashes, shape (tokens, `width`), from 1 on."""
-
-    places: NDArray[np.int64]
-    ids: NDArray[np.int64]
-
-
 def tags_of(kinds: Sequence[str]) -> list[str]:
     """The tags in the order of the graph's output."""
     return ["O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]
-
-
-class WordList:
-    """Words that are known beforehand, each of some kind: what of a list is at a token is told to a model beside the
-    token (L. Ratinov, D. Roth, Design Challenges in Named Entity Recognition, 2009). It holds hashes of them.
-
-    known: ``hash << 8 | kind``, uint64, in order.
-    """
-
-    def __init__(self, known: NDArray[np.uint64]) -> None:
-        self.known = known
-        self._hashes = (known >> np.uint64(8)).astype(np.uint32)
-        self._kinds = (known & np.uint64(255)).astype(np.int64)
-
-    @classmethod
-    def of(cls, lines: Iterable[str]) -> WordList:
-        """Of lines ``word``, ``word`` tab ``kind``, or ``word number kind`` as in dictionaries of word segmenters.
-
-        Words of more than six tokens and single signs are left out; so are kinds after the 255th.
-        """
-        kinds: dict[str, int] = {}
-        found: dict[int, list[list[int]]] = {}
-        for line in lines:
-            word, kind = _entry(line)
-            tokens = _TOKEN.findall(word)
-            if not 1 <= len(tokens) <= _LONGEST or (len(tokens) == 1 and _SINGLE.fullmatch(tokens[0])):
-                continue
-            code = kinds.setdefault(kind, len(kinds) + 1)
-            if code <= _KINDS:
-                found.setdefault(len(tokens), []).append([code, *(_hashes(token)[0] for token in tokens)])
-        known = [np.zeros(0, np.uint64)]
-        for rows in found.values():
-            codes, *columns = np.array(rows, np.uint32).T
-            chain = columns[0]
-            for column in columns[1:]:
-                chain = _mix(chain, column)
-            known.append(chain.astype(np.uint64) << np.uint64(8) | codes.astype(np.uint64))
-        every = np.unique(np.concatenate(known))
-        return cls(every[np.unique(every >> np.uint64(8), return_index=True)[1]])  # of a word of two kinds the first
-
-    def at(self, word: NDArray[np.uint32], text: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
-        """For each token: length and kind of the longest word that begins there, that ends there, and that has others
-        on both sides; and the first two together.
-
-        Args:
-            word: hashes of tokens.  text: the number of the text that each is in, -1 for what is in none.
-        """
-        count = len(word)
-        begins, ends, inside = (np.zeros(count, np.uint32) for _ in range(3))
-        chain = word
-        for length in range(1, min(_LONGEST, count) + 1):
-            chain = _mix(chain[:-1], word[length - 1 :]) if length > 1 else chain
-            at = np.searchsorted(self._hashes, chain).clip(max=max(0, len(self._hashes) - 1))
-            whole = (text[: len(chain)] >= 0) & (text[: len(chain)] == text[length - 1 :])
-            known = self._hashes[at] == chain if len(self._hashes) else np.zeros(len(chain), bool)
-            (starts,) = np.nonzero(known & whole)
-            code = (length * (_KINDS + 1) + self._kinds[at[starts]]).astype(np.uint32)
-            begins[starts] = code
-            ends[starts + length - 1] = code
-            for inner in range(1, length - 1):
-                inside[starts + inner] = code
-        return [begins, ends, inside, _mix(begins, ends)]
-
-
-def _entry(line: str) -> tuple[str, str]:
-    """The word of a line, and its kind."""
-    word, _, kind = line.strip().partition("\t")
-    parts = word.rsplit(None, 2)
-    return (parts[0], parts[2]) if len(parts) == 3 and parts[1].isdigit() else (word, kind.strip())
-
-
-def width(words: WordList | None, around: int = 0) -> int:
-    """How many hashes a token has; `around` as in `tokenise`."""
-    plain = FEATURES + (around > 0) * AROUND + (around > 1) * LAYOUT
-    return plain if words is None else plain + WORDS + (around > 0) * WORDS_AROUND
-
-
-def tokenise(text: str, size: int, words: WordList | None = None, around: int = 0) -> Tokens:
-    """The tokens of `text`, with hashes below `size`; with `around` of 1 also of what is around each, with 2 of how the
-    text is set as well."""
-    return tokenise_all([text], size, words, around)[0]
-
-
-def tokenise_all(texts: Sequence[str], size: int, words: WordList | None = None, around: int = 0) -> list[Tokens]:
-    """What `tokenise` tells of each, computed for all of them together."""
-    found = [[match.span() for match in _TOKEN.finditer(text)] for text in texts]
-    counts = np.array([len(some) for some in found], np.int64)
-    # Two signs of nothing on both sides of each text, so that what is beside a token is never of another text.
-    starts = np.cumsum(counts + 4) - counts - 2
-    told = np.zeros((int((counts + 4).sum()), 5), np.uint32)
-    gaps, inside = np.zeros(len(told), np.uint32), np.full(len(told), -1, np.int64)
-    lines = np.zeros(len(told), np.uint32)
-    for edge, sign in ((starts - 2, 7), (starts - 1, 11), (starts + counts, 13), (starts + counts + 1, 17)):
-        told[edge, 0] = sign
-    for number, (text, some, start) in enumerate(zip(texts, found, starts.tolist(), strict=True)):
-        if some:
-            here = slice(start, start + len(some))
-            told[here] = [_hashes(text[begin:end]) for begin, end in some]
-            between = ["", *(text[end:begin] for (_, end), (begin, _) in pairwise(some))]
-            gaps[here] = [3 if "\n" in one else 2 if one else 1 for one in between]
-            if around > 1:
-                lines[here] = [_line(one) for one in between]
-            inside[here] = number
-    told = np.ascontiguousarray(told.T)
-    columns = _columns(told, gaps, inside, words, around)
-    if around > 1:
-        columns += _layout(told, lines, np.repeat(np.arange(len(texts)), counts + 4), inside)
-    hashes = _mix(np.stack(columns, axis=1)[inside >= 0], np.arange(len(columns), dtype=np.uint32))
-    ids = (hashes % np.uint32(size - 1)).astype(np.int64) + 1
-    ends = np.cumsum(counts).tolist()
-    return [
-        Tokens(np.array(some, np.int64).reshape(-1, 2), ids[end - len(some) : end])
-        for some, end in zip(found, ends, strict=True)
-    ]
-
-
-def _columns(
-    told: NDArray[np.uint32], gaps: NDArray[np.uint32], inside: NDArray[np.int64], words: WordList | None, around: int
-) -> list[NDArray[np.uint32]]:
-    """Of `_hashes` of the tokens, each of shape (tokens,)."""
-    here, shape, first, last, single = told
-    far, before, after, farther = (_moved(here, by) for by in (2, 1, -1, -2))
-    alone = single == _SIGN
-    pairs = _mix(before, here), _mix(here, after)
-    columns = [
-        here,
-        *pairs,
-        _mix(shape, gaps),
-        np.where(alone, _mix(_mix(far, before), here), first),
-        np.where(alone, _mix(pairs[1], farther), last),
-    ]
-    listed = words.at(here, inside) if words is not None else []
-    columns += listed
-    if around:
-        shapes = _moved(shape, 1), _moved(shape, -1)
-        columns += [far, before, after, farther, _mix(far, before), _mix(after, farther), _mix(before, after)]
-        columns += [_mix(pairs[0], after), _mix(shapes[0], shape), _mix(shape, shapes[1])]
-        columns += [_mix(_mix(shapes[0], shape), shapes[1]), _mix(_mix(gaps, _moved(gaps, -1)), shape)]
-        left, right = _beside(here, single == _ANCHOR, inside)
-        columns += [*left, right, _mix(left[0], right), _mix(left[0], shape)]
-        if listed:
-            begins, ends, inner, _ = listed
-            ended, beginning = _moved(ends, 1), _moved(begins, -1)
-            columns += [ended, beginning, _mix(ended, begins), _mix(ends, beginning), _mix(_mix(begins, ends), inner)]
-    return columns
-
-
-def _beside(
-    here: NDArray[np.uint32], anchor: NDArray[np.bool_], inside: NDArray[np.int64]
-) -> tuple[tuple[NDArray[np.uint32], NDArray[np.uint32]], NDArray[np.uint32]]:
-    """For each token the nearest anchor before it in its text, that with the token before it, and the nearest one
-    behind it: what leads to a long address and what follows it."""
-    every = np.arange(len(here))
-    last = _moved(np.maximum.accumulate(np.where(anchor, every, 0)), 1)
-    following = _moved(np.minimum.accumulate(np.where(anchor, every, len(here) - 1)[::-1])[::-1], -1)
-    left, right = (np.where(anchor[at] & (inside[at] == inside), here[at], np.uint32(19)) for at in (last, following))
-    return (left, _mix(left, np.where(left == 19, left, here[last - 1]))), right
-
-
-def _layout(
-    told: NDArray[np.uint32], lines: NDArray[np.uint32], row: NDArray[np.int64], inside: NDArray[np.int64]
-) -> list[NDArray[np.uint32]]:
-    """What tells a line of an address from a list of its parts: forms of the breaks of lines around each token, breaks
-    and marks around it, and the small words that are nearest with those beyond them.
-
-    Args:
-        lines: of the white space before each token, see `_line`.  row: the text that each is in, edges too.
-    """
-    here, shape, _, _, what = told
-    marks = np.where(lines > 0, _mix(lines, lines), np.where(what == _MARK, here, 0)).astype(np.uint32)
-    found = []
-    for forms in (lines, marks):
-        before, last, following, second, third = _nearest(np.where(inside < 0, np.uint32(1), forms), row)
-        behind = _mix(_mix(following, second), third)
-        whole = _mix(_mix(before, last), behind)
-        found += [_mix(last, following), behind, whole, _mix(whole, shape)]
-    anchors = np.where(what == _ANCHOR, here, np.uint32(0))
-    before, last, following, second, _ = _nearest(np.where(inside < 0, np.uint32(1), anchors), row)
-    return [*found, _mix(before, last), _mix(following, second), _mix(last, _mix(following, shape)), _mix(marks, here)]
-
-
-def _nearest(forms: NDArray[np.uint32], row: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
-    """Of what is not 0: for each place the second and the first at or before it, and the first three behind it, 0 where
-    they are of another text."""
-    (places,) = np.nonzero(forms)
-    at = np.searchsorted(places, np.arange(len(forms)), side="right")
-    of, row_of = (np.concatenate([some[places], [0, 0, 0]]) for some in (forms, row + 1))
-    return [np.where(row_of[at + by] == row + 1, of[at + by], 0).astype(np.uint32) for by in (-2, -1, 0, 1, 2)]
-
-
-@lru_cache(maxsize=50_000)
-def _hashes(token: str) -> tuple[int, int, int, int, int]:
-    """Of the word, of its shape, of its first and last letters; and what it is: `_SIGN`, `_ANCHOR`, `_MARK`, or 0."""
-    plain = unicodedata.normalize("NFKC", token)
-    word = "".join("0" if sign.isdigit() else sign for sign in plain.casefold())
-    shape = "".join("X" if s.isupper() else "x" if s.islower() else "0" if s.isdigit() else s for s in plain[:1])
-    rest = "X" if len(plain) > 1 and plain.isupper() else "x"
-    told = (word, f"{shape}{rest}{min(len(plain), 12)}", f"<{word[:3]}", f"{word[-3:]}>")
-    code, *others = (zlib.crc32(text.encode("utf-8", "replace")) for text in told)
-    what = _SIGN if _SINGLE.fullmatch(token) else _ANCHOR if token[0].islower() or token[0] in _MARKS else 0
-    what = what or (0 if token[0].isalnum() else _MARK)
-    return code, others[0], others[1], others[2], what
-
-
-def _moved(values: NDArray[Any], by: int) -> NDArray[Any]:
-    return np.concatenate((values[-by:], values[:-by]))
-
-
-def _line(between: str) -> int:
-    """The form of a break of lines: how many, and whether the next one is set in; 0 for none."""
-    return 2 + 2 * min(between.count("\n"), 3) + between[-1].isspace() * (between[-1] != "\n") if "\n" in between else 0
-
-
-def _mix(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """One hash of two (the finaliser of MurmurHash3)."""
-    found = a * _FACTORS[0] + b * _FACTORS[1] + _FACTORS[2]
-    for shift, factor in _STEPS:
-        found ^= found >> shift
-        found *= factor
-    return found ^ (found >> _STEPS[0][0])
 
 
 def pieces(text: str, places: NDArray[np.int64], most: int) -> Iterator[slice]:
@@ -334,49 +85,116 @@ def _likeliest(
     transitions: NDArray[np.float64],
     caution: NDArray[np.float64],
 ) -> list[Tagged]:
-    scores = logits.astype(np.float64)
-    allowed = np.where(possible(scores.shape[1]), transitions, _NEVER)
-    allowed[0, 1::2] += caution
-    # What is outside so surely ends what the tags before it have to do with those behind it.
-    inside = scores[:, 1:].max(axis=1, initial=_NEVER) > scores[:, 0] - _SURE - np.max(caution, initial=0)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8))).reshape(-1, 2)
-    found: list[Tagged] = []
-    for start, end in edges.tolist():
-        path = _best(scores[start:end], allowed, ends=end == len(scores))
-        found += _joined(path, scores[start:end], places[start:end], kinds)
-    return found
+    moves = transitions.astype(np.float64)
+    moves[0, 1::2] += caution
+    chain = _chain(moves.tobytes(), len(moves))
+    scores = logits.astype(np.float64).take(chain.order, axis=1)
+    # What is outside for sure ends what the tags before it have to do with those behind it.
+    inside = np.concatenate([[False], _perhaps_inside(scores, chain), [False]])
+    edges = np.flatnonzero(inside[1:] != inside[:-1]).reshape(-1, 2)
+    return list(_joined(_best(scores, chain, edges), scores, places, kinds)) if len(edges) else []
 
 
-def _best(scores: NDArray[np.float64], transitions: NDArray[np.float64], ends: bool) -> list[int]:
-    """The likeliest path of tags behind one that is outside, and before another where the text does not end."""
-    best = np.empty_like(scores)  # of a path that ends in each tag
-    best[0] = scores[0] + transitions[0]
-    ways, followed = np.empty_like(transitions), np.ascontiguousarray(transitions.T)
-    for row, before, here in zip(scores[1:], best[:, :, None], best[1:], strict=False):
-        np.add(before, transitions, ways)
-        np.maximum.reduce(ways, 0, None, here)
-        here += row
-    path = [int((best[-1] if ends else best[-1] + transitions[:, 0]).argmax())]
-    for row in best[-2::-1]:
-        path.append(int((row + followed[path[-1]]).argmax()))
-    return path[::-1]
+class _Chain(NamedTuple):
+    """Moves of one tag behind another, in the `order` of ``O``, then ``B-`` and then ``I-`` of each kind.
+
+    moves: shape (tags, tags), of one tag (row) to another.  followed: those turned round.  on: to ``I-`` of the same
+    kind, of ``B-`` and of ``I-``, shape (2 * kinds,).  alone, ahead: see `_perhaps_inside`, of the same shape.
+    """
+
+    order: NDArray[np.int64]
+    moves: NDArray[np.float64]
+    followed: NDArray[np.float64]
+    on: NDArray[np.float64]
+    alone: NDArray[np.float64]
+    ahead: NDArray[np.float64]
+
+
+@lru_cache(maxsize=64)
+def _chain(raw: bytes, tags: int) -> _Chain:
+    some = (tags + 1) // 2  # tags that may follow any other
+    order = np.concatenate([[0], np.arange(1, tags, 2), np.arange(2, tags, 2)])
+    moves = np.frombuffer(raw).reshape(tags, tags)[np.ix_(order, order)]
+    begin, within = moves[1:some], moves[some:]
+    begin_on, within_on = begin[:, some:].diagonal(), within[:, some:].diagonal()
+    # The most that moves may add to a path with a span at a token, beside the one with O there instead: into it, out of
+    # it, and where the span goes on and begins behind it instead.
+    into = np.concatenate(
+        [(moves[:, 1:some] - moves[:, :1]).max(axis=0), np.maximum(begin_on - begin[:, 0], within_on - within[:, 0])]
+    )
+    out = (moves[1:, :some] - moves[0, :some]).max(axis=1).clip(min=0)
+    turned = np.maximum((within - begin)[:, :some].max(axis=1), within_on - begin_on).clip(min=0) - moves[0, 1:some]
+    on = np.concatenate([begin_on, within_on])
+    moves = np.where(possible(tags)[np.ix_(order, order)], moves, _NEVER)
+    return _Chain(order, moves, np.ascontiguousarray(moves.T), on, into + out, into + on + np.tile(turned, 2))
+
+
+def _perhaps_inside(scores: NDArray[np.float64], chain: _Chain) -> NDArray[np.bool_]:
+    """Whether a token may be in a span of the likeliest path, shape (tokens,).
+
+    It is not where each path with a span there is worth less than the one whose token is ``O`` instead: a span that
+    went on behind it begins behind it then.
+    """
+    spans = scores[:, 1:]
+    most, half = spans + chain.alone, spans.shape[1] // 2
+    behind = spans[1:, half:] - spans[1:, :half]
+    np.maximum(most[:-1], spans[:-1] + chain.ahead + np.tile(behind, 2), out=most[:-1])
+    return np.any(most >= scores[:, :1], axis=1)
+
+
+def _best(scores: NDArray[np.float64], chain: _Chain, edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The likeliest path of tags, shape (tokens,), by Viterbi's algorithm in all parts that may hold spans at once.
+
+    Args:
+        edges: where the parts begin and end, shape (parts, 2); what is before and behind one is ``O``.
+    """
+    tags = len(chain.order)
+    some = (tags + 1) // 2
+    lengths = edges[:, 1] - edges[:, 0]
+    parts = np.argsort(-lengths, kind="stable")  # the longest first, so that those that go on stay in front
+    steps = np.arange(lengths[parts[0]])[:, None]
+    going = lengths[parts] > steps
+    rows = (edges[parts, 0] + steps)[going]  # the first tokens of all parts, then the second ones
+    slices = [slice(*one) for one in pairwise([0, *going.sum(axis=1).cumsum().tolist()])]
+    best = scores.take(rows, axis=0)  # becomes that of a path that ends in each tag
+    best[slices[0]] += chain.moves[0]
+    # One row for each tag before, and the parts beside each other: several times as fast as three axes.
+    freely = np.tile(chain.moves[:, :some], (1, len(parts)))
+    for last, now in pairwise(slices):
+        count = now.stop - now.start
+        before, added = best[last.start : last.start + count], np.empty((count, tags))
+        ways = np.repeat(before.T, some, axis=1)
+        ways += freely[:, : ways.shape[1]]
+        added[:, :some] = ways.max(axis=0).reshape(count, some)
+        within = before[:, 1:] + chain.on
+        np.maximum(within[:, : some - 1], within[:, some - 1 :], out=added[:, some:])
+        best[now] += added
+    ends = np.zeros(len(scores), bool)
+    ends[edges[:, 1] - 1] = True
+    ends[-1] = False  # of what the text ends with nothing is behind
+    best[ends[rows]] += chain.moves[:, 0]
+    path, chosen = np.zeros(len(scores), np.int64), np.zeros(0, np.int64)
+    for now in reversed(slices):
+        here = best[now]
+        here[: len(chosen)] += chain.followed[chosen]
+        chosen = here.argmax(axis=1)
+        path[rows[now]] = chosen
+    return path
 
 
 def _joined(
-    path: Sequence[int], scores: NDArray[np.float64], places: NDArray[np.int64], kinds: Sequence[str]
+    path: NDArray[np.int64], scores: NDArray[np.float64], places: NDArray[np.int64], kinds: Sequence[str]
 ) -> Iterator[Tagged]:
-    highest = scores.max(axis=1)
-    every = np.log(np.exp(scores - highest[:, None]).sum(axis=1)) + highest
-    chances = np.exp(scores[np.arange(len(path)), path] - every)
-    at = 0
-    while at < len(path):
-        end = at + 1
-        if path[at]:
-            while end < len(path) and path[end] and path[end] % 2 == 0:
-                end += 1
-            sure = float(chances[at:end].sum() / (end - at))
-            yield Tagged(int(places[at, 0]), int(places[end - 1, 1]), kinds[(path[at] - 1) // 2], sure)
-        at = end
+    """The spans of a path of tags in the order of `_Chain`."""
+    (at,) = np.nonzero(path)
+    highest = scores[at].max(axis=1)
+    every = np.log(np.exp(scores[at] - highest[:, None]).sum(axis=1)) + highest
+    chances = np.exp(scores[at, path[at]] - every).tolist()
+    begins = np.flatnonzero(path[at] <= len(kinds))
+    for first, end in pairwise([*begins.tolist(), len(at)]):
+        sure = sum(chances[first:end]) / (end - first)
+        start, last = at[first], at[end - 1]
+        yield Tagged(int(places[start, 0]), int(places[last, 1]), kinds[path[start] - 1], sure)
 
 
 def surest(found: Sequence[Tagged]) -> Tagged | None:

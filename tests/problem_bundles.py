@@ -324,7 +324,7 @@ def lists(folder: Path, made: Any = None, **spec: Any) -> Bundle:
 def name_tagger(folder: Path, **words: str) -> Bundle:
     """Spans of the type that `words` gives a word, such as ``anna="PER"``; a name of several is one span."""
     from contracts.engines.tagger import FILE, TaggerSpec
-    from contracts.tagging import tokenise
+    from contracts.token_hashes import tokenise
     from pipelines.training.tagger import write_tagger_graph
 
     words = words or {"late": "ORG", "rude": "PER", "and": "PER"}

@@ -1,8 +1,8 @@
 """Spans of texts by a graph of token tags in ONNX.
 
 The files of ``model/``: ``tagger.json`` (`TaggerSpec`), ``model.onnx`` (input ``ids``: int64, shape (rows, tokens,
-`contracts.tagging.width`), padded on the right with 0; output ``logits``: float32, shape (rows, tokens, tags)), and
-with a list of words ``words.npy`` (`contracts.tagging.WordList`).
+`contracts.token_hashes.width`), padded on the right with 0; output ``logits``: float32, shape (rows, tokens, tags)),
+and with a list of words ``words.npy`` (`contracts.token_hashes.WordList`).
 """
 
 from __future__ import annotations
@@ -17,20 +17,9 @@ from pydantic import Field
 from contracts.bundle import Bundle
 from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, odds_of, onnx_providers, refused
-from contracts.tagging import (
-    Tagged,
-    Tokens,
-    WordList,
-    hidden,
-    left_of,
-    pieces,
-    spans,
-    surest,
-    tokenise,
-    tokenise_all,
-    width,
-)
+from contracts.tagging import Tagged, hidden, left_of, pieces, spans, surest
 from contracts.texts import join_fields
+from contracts.token_hashes import Tokens, WordList, tokenise, tokenise_all, width
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +42,7 @@ class TaggerSpec(Document):
         max_tokens: a longer text is read in pieces.
         words: whether there is a list of words.
         around: whether hashes tell what is around a token as well, as a linear model needs it, and with 2 how the text
-            is set, see `contracts.tagging.tokenise`.
+            is set, see `contracts.token_hashes.tokenise`.
     """
 
     format: Literal[1] = 1

@@ -49,7 +49,7 @@ def _address(draw: Draw, value: str) -> str:
 PHONE = Kind(
     name="phone",
     pattern=re.compile(
-        r"(?<![0-9A-Za-z+])(?<!\d[ .,-])(?!\d{4}[.-]\d{1,2}[.-]\d{1,2}(?!\d))(?:\+|00)?"
+        r"(?=[\d+(])(?<![0-9A-Za-z+])(?<!\d[ .,-])(?!\d{4}[.-]\d{1,2}[.-]\d{1,2}(?!\d))(?:\+|00)?"
         r"(?:\d{1,4}[ .-]?)?(?:\(\d{1,4}\)[ .-]?)?"
         r"\d{2,4}(?:[ .-]\d{2,8}){1,4}(?: ?(?:x|ext\.?) ?\d{1,6})?(?![0-9A-Za-z]|[ .,-]\d)"
     ),
@@ -94,9 +94,9 @@ PASSPORT = Kind(
 STREET = Kind(
     name="address",
     pattern=re.compile(
-        r"(?<![0-9A-Za-z])(?<!No\. )\d{1,5}[A-Za-z]? (?:[A-Z][A-Za-z'.-]{1,20} ){1,4}"
+        r"(?=[\dP])(?:(?<![0-9A-Za-z])(?<!No\. )\d{1,5}[A-Za-z]? (?:[A-Z][A-Za-z'.-]{1,20} ){1,4}"
         rf"(?:{_STREETS})(?![A-Za-z])\.?(?:,? (?:Apt|Apartment|Suite|Ste|Unit|Flat|#)\.? ?\w{{1,6}})?"
-        r"|(?<![A-Za-z])P\.? ?O\.? Box \d{1,6}(?!\d)"
+        r"|(?<![A-Za-z])P\.? ?O\.? Box \d{1,6}(?!\d))"
     ),
     known=lambda text: " ".join(text.casefold().split()),
     rank=4,

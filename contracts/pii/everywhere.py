@@ -94,7 +94,7 @@ IBAN = Kind(
 )
 CARD = Kind(
     name="card",
-    pattern=re.compile(rf"(?<![0-9A-Za-z])(?<!\d\.)(?:\d{{12,19}}|{apart(_GROUPS)})(?![0-9A-Za-z]|\.\d)"),
+    pattern=re.compile(rf"(?=\d)(?<![0-9A-Za-z])(?<!\d\.)(?:\d{{12,19}}|{apart(_GROUPS)})(?![0-9A-Za-z]|\.\d)"),
     valid=checks.card,
     rank=8,
     chance=0.1,
@@ -103,7 +103,7 @@ CARD = Kind(
 )
 OTHER_CARD = replace(
     CARD,
-    pattern=re.compile(rf"(?<![0-9A-Za-z])(?<!\d\.)(?:\d{{12,19}}|{_GROUPS})(?![0-9A-Za-z]|\.\d)"),
+    pattern=re.compile(rf"(?=\d)(?<![0-9A-Za-z])(?<!\d\.)(?:\d{{12,19}}|{_GROUPS})(?![0-9A-Za-z]|\.\d)"),
     valid=checks.any_card,
     context=_CARD,
     alone=never,

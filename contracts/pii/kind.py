@@ -50,7 +50,8 @@ class Kind:
 
     Attributes:
         name: in reports, tokens and labels.
-        pattern: of plain text (`finding.Plain`); a group ``value`` is what is meant, where that is not all of it.
+        pattern: of plain text (`finding.Plain`); a group ``value`` is what is meant, where that is not all of it. One
+            that begins with what it may begin with, ``(?=...)``, leaves a long text sooner.
         valid: whether a value as it is known can be one, asked when the pattern fits.
         context: words nearby, before or after, or in the name of the column.
         before: words count only right before the value.

@@ -61,7 +61,8 @@ def _invented(draw: Draw, value: str) -> str:
 CHINESE = Kind(
     name="name",
     pattern=re.compile(
-        rf"(?:(?<=[:： ])|(?<=叫)|(?<=是)|(?<=名)|(?<=人)|(?<=户)|(?<=者)|(?<=员))(?:(?:{_SURNAMES}){_HAN}{{1,2}})"
+        rf"(?={_HAN})(?:(?<=[:： ])|(?<=叫)|(?<=是)|(?<=名)|(?<=人)|(?<=户)|(?<=者)|(?<=员))"
+        rf"(?:(?:{_SURNAMES}){_HAN}{{1,2}})"
         rf"(?=$|[^\u4e00-\u9fff]|{_TITLES}|[，。今是在的和与、住来从已])"
     ),
     context=re.compile(rf"(?:(?:{_SAID})(?:是|为|名)? ?[:：]? ?|(?:{_CALLED}) ?)$"),
@@ -74,7 +75,7 @@ CHINESE = Kind(
 )
 TITLED = Kind(
     name="name",
-    pattern=re.compile(rf"(?<![的一各这那位])(?:{_SURNAMES})(?:{_HAN}{{1,2}})??(?={_TITLES})"),
+    pattern=re.compile(rf"(?={_HAN})(?<![的一各这那位])(?:{_SURNAMES})(?:{_HAN}{{1,2}})??(?={_TITLES})"),
     known=_known,
     rank=2,
     stops=False,
@@ -83,8 +84,8 @@ TITLED = Kind(
 ENGLISH = Kind(
     name="name",
     pattern=re.compile(
-        rf"(?:(?<![^\W\d_])(?:Mr|Mrs|Ms|Miss|Dr|Prof|Sir)\.? "
-        rf"|(?<![^\W\d_])(?i:my name is|i am called|name ?:|attn\.? ?:|dear) )"
+        rf"(?<![^\W\d_])(?:(?:Mr|Mrs|Ms|Miss|Dr|Prof|Sir)\.? "
+        rf"|(?i:my name is|i am called|name ?:|attn\.? ?:|dear) )"
         rf"(?P<value>{_FULL})(?![^\W_])"
     ),
     valid=lambda value: value.split()[0] not in _NOBODY,

@@ -17,7 +17,7 @@ from contracts.tagging import possible
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from contracts.tagging import WordList
+    from contracts.token_hashes import WordList
 
 _FIRST = 0.1  # of the sums of squares: the first steps are at most the rate
 _LEARNED = 1e-3  # a token whose chances are all this near to the truth changes nothing
@@ -127,7 +127,7 @@ def write_crf_graph(path: Path, weights: NDArray[np.float32], words: WordList | 
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from contracts.tagging import width
+    from contracts.token_hashes import width
     from pipelines.training.onnx_text import IR_VERSION, OPSET
 
     nodes = [

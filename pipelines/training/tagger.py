@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from contracts.tagging import WordList
+    from contracts.token_hashes import WordList
 
 
 NEVER = -10_000.0
@@ -141,7 +141,7 @@ class Texts:
 def encode(
     text: str, labels: Sequence[Labelled], kinds: Sequence[str], size: int, words: WordList | None = None
 ) -> tuple[Any, Any]:
-    """Hashes of the tokens of `text`, see `contracts.tagging.tokenise`, and their tags, shape (tokens,).
+    """Hashes of the tokens of `text`, see `contracts.token_hashes.tokenise`, and their tags, shape (tokens,).
 
     A token belongs to the span that it begins in; of spans that overlap the longest counts.
     """
@@ -155,8 +155,8 @@ def encode_all(
     words: WordList | None = None,
     around: int = 0,
 ) -> list[tuple[Any, Any]]:
-    """What `encode` gives of each text with its labels; `around` as in `contracts.tagging.tokenise`."""
-    from contracts.tagging import tokenise_all
+    """What `encode` gives of each text with its labels; `around` as in `contracts.token_hashes.tokenise`."""
+    from contracts.token_hashes import tokenise_all
 
     read = tokenise_all([text for text, _ in given], size, words, around)
     return [
@@ -329,7 +329,7 @@ def write_tagger_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]], w
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from contracts.tagging import width
+    from contracts.token_hashes import width
     from pipelines.training.onnx_text import IR_VERSION, OPSET, gates
 
     names = ("lstm", "lstm_reverse")

@@ -14,7 +14,7 @@ from pipelines.settings import setting
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from contracts.tagging import WordList
+    from contracts.token_hashes import WordList
     from pipelines.training.tagger import Texts
 
 _STEP, _STEPS = 0.5, 16  # of the caution of one type, from that of all on
@@ -23,7 +23,7 @@ _ROUNDS = 3  # what a type gains, another one may lose
 
 class Learned(NamedTuple):
     """What was trained. scores: of ids (rows, tokens, hashes) and lengths (rows,), shape (rows, tokens, tags).  moves:
-    of one tag (row) behind another.  size, words, around: as in `contracts.tagging.tokenise`."""
+    of one tag (row) behind another.  size, words, around: as in `contracts.token_hashes.tokenise`."""
 
     scores: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
     moves: NDArray[np.float64]
@@ -104,7 +104,8 @@ def counts(
     Args:
         cautions: each is one for all kinds and those of each, see `contracts.tagging.spans`.
     """
-    from contracts.tagging import spans, tokenise_all
+    from contracts.tagging import spans
+    from contracts.token_hashes import tokenise_all
     from pipelines.training.tagger import padded
 
     sums = np.zeros((len(cautions), len(kinds), 3), np.int64)

@@ -16,7 +16,7 @@ from pipelines.task import STRICT, GateConfig, Progress, TaskConfig
 from pipelines.training.tagger import ChangeConfig
 
 if TYPE_CHECKING:
-    from contracts.tagging import WordList
+    from contracts.token_hashes import WordList
     from pipelines.recipes.text.cautions import Learned
     from pipelines.task import Task
     from pipelines.training.linear_crf import LinearCrf
@@ -33,7 +33,7 @@ class CrfModel:
 
     @property
     def around(self) -> int:
-        """As in `contracts.tagging.tokenise`."""
+        """As in `contracts.token_hashes.tokenise`."""
         return 1 + self.layout
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from contracts.tagging import WordList
+    from contracts.token_hashes import WordList
     from pipelines.recipes.text.cautions import Learned
     from pipelines.task import Task
     from pipelines.training.tagger import Texts
@@ -140,7 +140,7 @@ def _word_list(address: str) -> WordList | None:
         PlatformError: it cannot be read, or has no word.
     """
     from contracts.errors import PlatformError
-    from contracts.tagging import WordList
+    from contracts.token_hashes import WordList
     from pipelines.data.origins import source_here
 
     if not address:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,25 +17,8 @@ from hypothesis import strategies as st
 from contracts.engines import load_engine
 from contracts.engines.tagger import TaggerEngine, TaggerSpec, place_of
 from contracts.errors import PlatformError
-from contracts.tagging import (
-    AROUND,
-    FEATURES,
-    LAYOUT,
-    WORDS,
-    Tagged,
-    WordList,
-    _hashes,
-    hidden,
-    left_of,
-    pieces,
-    possible,
-    spans,
-    surest,
-    tags_of,
-    tokenise,
-    tokenise_all,
-    width,
-)
+from contracts.tagging import Tagged, hidden, left_of, pieces, possible, spans, surest, tags_of
+from contracts.token_hashes import AROUND, FEATURES, LAYOUT, WORDS, WordList, _hashes, tokenise, tokenise_all, width
 from tests.problem_bundles import name_tagger
 
 KINDS = ["PER", "LOC"]
@@ -112,6 +96,14 @@ def test_what_is_around_a_token_is_told_where_it_is_asked_for() -> None:
     assert len(set(signs[5:, left])) == 1 != len(set(signs[4:, left]))
 
 
+def test_hashes_are_those_that_models_were_trained_with() -> None:
+    texts = ["Dr. Anna O'Neill\n 12 Elm St,\n\nRome (IT) at 5", "记者王小明从北京大学报道：New York", ""]
+    words = WordList.of(["北京大学\tnt", "New York\tns", "the 9 x"])
+    for around, listed, known in ((0, None, 2223435242), (1, words, 3068520218), (2, words, 3277921620)):
+        read = tokenise_all(texts, 1 << 20, listed, around)
+        assert zlib.crc32(b"".join(one.ids.tobytes() for one in read)) == known
+
+
 def test_how_a_text_is_set_is_told_where_it_is_asked_for() -> None:
     def layout(text: str) -> Any:
         ids = tokenise(text, 1 << 16, around=2).ids
@@ -181,6 +173,30 @@ def test_the_likeliest_path_is_that_of_trying_all(rows: list[list[float]], seed:
     best = max(total(each) for each in itertools.product(range(5), repeat=len(rows)))
     assert total(path) == pytest.approx(best, abs=1e-5)
     assert all(0 < one.score <= 1 for one in found)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(0, 4), st.sampled_from([0.0, 4.0, -1.0]))
+@settings(max_examples=150, deadline=None)
+def test_a_text_of_many_parts_has_the_path_of_one(seed: int, count: int, kinds: int, caution: float) -> None:
+    rng, names = np.random.default_rng(seed), [f"K{at}" for at in range(kinds)]
+    scale = rng.choice([0.3, 2.0, 6.0], 2)
+    scores, moves = rng.normal(size=(count, 1 + 2 * kinds)) * scale[0], rng.normal(size=[1 + 2 * kinds] * 2) * scale[1]
+    scores[rng.random(count) < 0.5, 0] += 10  # what is outside for sure, more or less
+    places = np.arange(count)[:, None] + np.array([0, 1])
+    steps = np.where(possible(1 + 2 * kinds), moves, -np.inf)
+    steps[0, 1::2] += caution
+    best, before = scores[0] + steps[0], np.zeros((0, 1 + 2 * kinds), int)
+    for row in scores[1:]:
+        ways = best[:, None] + steps
+        best, before = ways.max(axis=0) + row, np.vstack([before, ways.argmax(axis=0)])
+    path = [int(best.argmax())]
+    for row in before[::-1]:
+        path.append(int(row[path[-1]]))
+    tags = [0] * count
+    for one in spans(scores.astype(np.float32), places, names, moves, caution):
+        tags[one.start : one.end] = [2 + 2 * names.index(one.kind)] * (one.end - one.start)
+        tags[one.start] -= 1
+    assert tags == path[::-1]
 
 
 def test_nothing_goes_on_with_what_did_not_begin() -> None:

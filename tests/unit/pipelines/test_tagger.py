@@ -150,7 +150,7 @@ def test_the_graph_answers_as_the_module_that_was_trained(tmp_path: Path) -> Non
     torch = pytest.importorskip("torch")
     import onnxruntime as ort
 
-    from contracts.tagging import tokenise
+    from contracts.token_hashes import tokenise
     from pipelines.training.tagger import TaggerModel, build_model, padded, write_tagger_graph
 
     torch.manual_seed(1)
@@ -172,7 +172,7 @@ def test_a_list_of_words_is_learned_with_and_served(tmp_path: Path) -> None:
 
     from contracts.engines import load_engine
     from contracts.engines.tagger import WORD_FILE, TaggerEngine
-    from contracts.tagging import WordList, tokenise, width
+    from contracts.token_hashes import WordList, tokenise, width
 
     given, task, out = tmp_path / "words.txt", get_task("names"), tmp_path / "source" / "model"
     given.write_text("北京 3 ns\n王小明 3 nr\n", encoding="utf-8")
@@ -308,7 +308,7 @@ def test_the_recipe_crf_learns_goes_on_after_a_kill_and_is_served(tmp_path: Path
 
 def made_up_scores(width: int) -> Any:
     """Of texts whose tokens are all one letter: `a` is surely a person, `b` perhaps, `c` less, `o` is nothing."""
-    from contracts.tagging import tokenise
+    from contracts.token_hashes import tokenise
     from pipelines.recipes.text.cautions import Learned
 
     of = {
