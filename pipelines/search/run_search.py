@@ -140,7 +140,8 @@ def signature(config: TaskConfig, dataset: Path) -> str:
 def _work(study: Study, job: Job, config: TaskConfig, progress: Progress, pods: int) -> None:
     """Processes that work on the trials, until all are done; one that dies is started again.
 
-    pods: have worked on them before; what one of them was killed at is done here, once it gives no sign of life.
+    pods: have worked on them before; what one of them was killed at is done here at once, and what those of another
+    run with the same study were, once they give no sign of life.
     """
     search = config.search
     file = job.folder / "job.json"
@@ -151,7 +152,7 @@ def _work(study: Study, job: Job, config: TaskConfig, progress: Progress, pods: 
             while workers.running():
                 time.sleep(_LOOK)
                 _show(study, config, progress)
-        left = studies.patiently(lambda: studies.reclaim(study), search.patience, "counting the trials")
+        left = studies.patiently(lambda: studies.reclaim(study, ended=bool(pods)), search.patience, "counting the trials")
         trials = studies.patiently(lambda: study.get_trials(deepcopy=False), search.patience, "counting the trials")
         unknown = [
             one for one in trials if one.state.name == "RUNNING" and (pods or studies.WORKER not in one.user_attrs)

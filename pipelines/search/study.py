@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from contracts.errors import PlatformError
 from contracts.file_lock import file_lock
-from pipelines.search_space import Dimension, SearchConfig
+from pipelines.search_space import SEARCH_PODS, Dimension, SearchConfig
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -152,8 +152,16 @@ def make_study(
 
 
 def token(index: int) -> str:
-    """Who a process of a search is: machine, process and number."""
-    return f"{socket.gethostname()}:{os.getpid()}:{index}"
+    """Who a process of a search is: machine, process and number; before them the run, where it has pods."""
+    return f"{_of_run()}{socket.gethostname()}:{os.getpid()}:{index}"
+
+
+def _of_run() -> str:
+    """The run whose pods work on a search, which one pod of it knows of another."""
+    from pipelines.io.record import RUN
+
+    run = os.environ.get(RUN, "") if os.environ.get(SEARCH_PODS) else ""
+    return f"{run}/" if run else ""
 
 
 def counted(trials: Sequence[FrozenTrial]) -> int:
@@ -246,18 +254,19 @@ def hopeless(trials: Sequence[FrozenTrial]) -> bool:
     return not done and sum(map(failed, trials)) >= HOPELESS
 
 
-def reclaim(study: Study, idle: str = "") -> int:
+def reclaim(study: Study, idle: str = "", ended: bool = False) -> int:
     """Give trials that nobody works on to the next one, with the same values; how many there were.
 
     Args:
-        idle: a worker that works on none now.
+        idle: a worker that works on none now, nor does the pod whose place it has taken.
+        ended: whether all other pods of this run are gone.
     """
     from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
     from optuna.trial import TrialState
 
     again, found = RetryHeartbeatStaleTrialCallback(max_retry=_TRIES), 0
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _lost(trial, idle):
+        if not _lost(trial, idle, ended):
             continue
         if len(trial.system_attrs.get("retry_history", ())) >= _TRIES:
             reason = f"its process was killed {_TRIES + 1} times; memory may have run out"
@@ -269,17 +278,22 @@ def reclaim(study: Study, idle: str = "") -> int:
     return found
 
 
-def _lost(trial: FrozenTrial, idle: str) -> bool:
-    """Whether nobody works on a running trial. Processes of other machines are judged by their signs of life alone."""
+def _lost(trial: FrozenTrial, idle: str, ended: bool) -> bool:
+    """Whether nobody works on a running trial.
+
+    Processes of other machines are judged by their signs of life alone, but for pods of this run: one of the same
+    number has come after the other, since Kubeflow starts it again when it is gone.
+    """
     owner = str(trial.user_attrs.get(WORKER, ""))
     if not owner:  # the storage went away while it was made
         began = trial.datetime_start
         return began is not None and (datetime.now() - began).total_seconds() > NAMELESS
-    host, process, _ = owner.rsplit(":", 2)
+    place, process, number = owner.rsplit(":", 2)
     if owner == idle:
         return True
+    run, mark, host = place.rpartition("/")
     if host != socket.gethostname():
-        return False
+        return bool(mark) and run + mark == _of_run() and (ended or number == idle.rpartition(":")[2])
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

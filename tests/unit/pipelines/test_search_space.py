@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from contracts.errors import PlatformError
+from pipelines.io.record import RUN
 from pipelines.search import study
 from pipelines.search.space import checked_space
-from pipelines.search_space import Dimension, declared_space
+from pipelines.search_space import SEARCH_PODS, Dimension, declared_space
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, load_config, recipe_config
 from pipelines.values import chosen_config
@@ -143,3 +145,20 @@ def test_a_trial_of_a_process_that_lives_or_of_another_machine_is_left_alone(tmp
     assert study.reclaim(made) == 0
     assert study.counted(made.trials) == 3
     assert study.reclaim(made, study.token(0)) == 1  # it works on nothing: it could not be told that it began
+
+
+def test_a_trial_of_a_pod_that_is_gone_is_given_to_its_successor_or_to_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study.make_study(study.open_storage(str(tmp_path / "s.journal")), "s", ["maximize"], {}, "signed", 1.0)
+    monkeypatch.setenv(SEARCH_PODS, "2")
+    monkeypatch.setenv(RUN, "this-run")
+    for owner in ("this-run/one:7:0", "this-run/two:7:1", "other-run/one:7:0", "one:7:0"):
+        made.ask().set_user_attr(study.WORKER, owner)
+    here = study.token(0)
+    assert here == f"this-run/{socket.gethostname()}:{os.getpid()}:0"
+    assert study.reclaim(made) == 0
+    assert study.reclaim(made, here) == 1, "of its own number, and of its run"
+    assert study.reclaim(made, here) == 0
+    assert study.reclaim(made, ended=True) == 1, "not those of another run, or of who knows whom"
+    assert study.counted(made.trials) == 2
