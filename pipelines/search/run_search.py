@@ -152,7 +152,7 @@ def _work(study: Study, job: Job, config: TaskConfig, progress: Progress, pods: 
             while workers.running():
                 time.sleep(_LOOK)
                 _show(study, config, progress)
-        left = studies.patiently(lambda: studies.reclaim(study, ended=bool(pods)), search.patience, "counting the trials")
+        left = studies.patiently(lambda: studies.reclaim(study, ended=pods > 0), search.patience, "counting the trials")
         trials = studies.patiently(lambda: study.get_trials(deepcopy=False), search.patience, "counting the trials")
         unknown = [
             one for one in trials if one.state.name == "RUNNING" and (pods or studies.WORKER not in one.user_attrs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
+_PLATFORM = Path(__file__).parents[2] / "helm" / "platform"
 KEY, SECRET = "access-key-of-tests", "secret-key-of-tests"
 _S3 = """
 apiVersion: v1
@@ -121,3 +123,21 @@ def space(name: str, storage: bool = True) -> Iterator[str]:
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false", check=False)
         patch.undo()
+
+
+@contextmanager
+def space_of_steps(name: str, *templates: str, **values: bool) -> Iterator[str]:
+    """A namespace with an S3 server, the account and the policies of steps, and more templates of the platform's chart.
+
+    values: of the chart, with __ for the points of their keys.
+    """
+    with space(name) as namespace:
+        shown = [f"--show-only={file}" for file in ("charts/pipelines/templates/steps.yaml", *templates)]
+        chosen = [f"--set={key.replace('__', '.')}={json.dumps(value)}" for key, value in values.items()]
+        command = ["helm", "template", "fairlead", str(_PLATFORM), "-n", namespace, *shown, *chosen]
+        made = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        objects = [each for each in yaml.load_all(made, yaml.CSafeLoader) if each]
+        apply(namespace, *(each for each in objects if not each["kind"].startswith("Cluster")))
+        labels = ("app.kubernetes.io/part-of=fairlead", "app.kubernetes.io/component=s3")  # that policies admit
+        kubectl("-n", namespace, "label", "pod", "s3", *labels)
+        yield namespace

@@ -48,14 +48,19 @@ def step_pod(
     tasks: str = "each",
     run: str = "a-step",
     asked: Run | None = None,
+    search: SecretRef | None = None,
+    outputs: dict[str, dict[str, Any]] | None = None,
 ) -> Any:
-    """The container of a compiled task with what the Kubernetes part of the IR says, which KFP's driver would add."""
+    """The container of a compiled task with what the Kubernetes part of the IR says, which KFP's driver would add.
+
+    search: Secret of the server with trials.  outputs: of tasks before it.
+    """
     where = {name: f"s3://fairlead/{name}" for name in ("data", "artifacts", "features")}
-    cluster = Cluster(namespace=namespace, image=IMAGE, redis=SecretRef())
+    cluster = Cluster(namespace=namespace, image=IMAGE, redis=SecretRef(), search=search or SecretRef())
     profile = Profile(**where, tracking="http://fairlead-mlflow:5000", cluster=cluster)
     file = compiled(replace(placement(profile, asked), tasks=tasks), folder, asked.task if asked else "news")
     spec, platform = yaml.safe_load_all(file.read_text())
-    launcher = Launcher(file, folder, {})
+    launcher = Launcher(file, folder, {}, outputs=outputs or {})
     declared = launcher.spec["root"]["inputDefinitions"]["parameters"]
     given = {name: declared[name].get("defaultValue") for name in declared} | arguments
     document = launcher.executor_input(name, launcher.spec["root"]["dag"]["tasks"][name], given, Path("/tmp/step"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from contracts import storage
 from contracts.endpoints import Endpoints
@@ -19,7 +17,7 @@ from pipelines.data_engines import VARIABLE
 from pipelines.run import Placing, Run
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, recipe_config
-from tests.e2e.spaces import apply, kubectl, need_image, space
+from tests.e2e.spaces import apply, kubectl, need_image, space_of_steps
 from tests.e2e.test_cluster_run import reach_storage, step_pod
 
 pytestmark = pytest.mark.e2e
@@ -42,15 +40,7 @@ for entry in pathlib.Path("/proc").glob("[0-9]*"):
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
-    """With the account and the policies of steps."""
-    with space("workers") as name:
-        shown = ["--show-only", "charts/pipelines/templates/steps.yaml"]
-        command = ["helm", "template", "fairlead", str(ROOT / "helm" / "platform"), "-n", name, *shown]
-        made = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        kinds = ("ServiceAccount", "Role", "RoleBinding", "NetworkPolicy")
-        apply(name, *(each for each in yaml.load_all(made, yaml.CSafeLoader) if each and each["kind"] in kinds))
-        labels = ("app.kubernetes.io/part-of=fairlead", "app.kubernetes.io/component=s3")  # that policies admit
-        kubectl("-n", name, "label", "pod", "s3", *labels)
+    with space_of_steps("workers") as name:
         yield name
 
 
