@@ -29,7 +29,7 @@ class LoopConfig:
     first weights are soon forgotten; 0 turns it off.
     weight_decay: L2 regularisation, as in AdamW.  warmup: steps in which the learning rate rises to its value.
     schedule: of the learning rate after them: ``linear`` falls to zero by the end of the last epoch.
-    checkpoint_steps: steps after which a training by one process is kept within an epoch, too; 0: after epochs alone.
+    checkpoint_steps: steps after which a training is kept within an epoch, too; 0: after epochs alone.
     threads: of the processor; a small model gains little from more, and much is lost when other programs compete for
     them.
     """
@@ -117,7 +117,7 @@ def run_epochs(
         optimizer.load_state_dict(tensors["optimizer"])
         best, history, steps = tensors["best"], notes["history"], notes["steps"]
         if "within" in notes:
-            begun = _Begun(notes["within"], notes["loss"], tensors["random"])
+            begun = _begun(here, seed, len(history), notes, tensors["random"])
     network = here.wrap(model)
 
     def rate(step: int) -> float:
@@ -129,14 +129,16 @@ def run_epochs(
             checkpoint.save({**state, "optimizer": optimizer.state_dict()}, {"history": history, **notes})
 
     def within(done: int, so_far: float, total: int) -> None:
-        keep({"steps": total, "within": done, "loss": so_far}, {"random": _random_state()})
+        losses = [float(one) for one in here.gather(torch.tensor([so_far], dtype=torch.float64))]
+        random = [here.gather(one) for one in _random_state(here)]
+        keep({"steps": total, "within": done, "losses": losses}, {"random": random})
 
     for epoch in range(len(history), config.epochs):
         if _stalled(history, monitor, config.patience):
             break
-        torch.manual_seed(seed * 1_000_003 + epoch + here.rank * 1_000_000_007)
+        torch.manual_seed(_seed(seed, epoch, here))
         rest = _rest(batches, epoch, begun)
-        save = within if config.checkpoint_steps and here.size == 1 else None
+        save = within if config.checkpoint_steps else None
         train_loss, steps = _one_epoch(
             network, model, average, optimizer, rest, loss, config, rate, steps, here, begun, save
         )
@@ -178,11 +180,29 @@ class _Begun:
     random: Any = None
 
 
-def _random_state() -> list[Any]:
-    """The states of torch's generators: of the processor, and of each GPU."""
+def _seed(seed: int, epoch: int, here: Group) -> int:
+    return seed * 1_000_003 + epoch + here.rank * 1_000_000_007
+
+
+def _begun(here: Group, seed: int, epoch: int, notes: Mapping[str, Any], random: list[list[Any]]) -> _Begun:
+    """Where this process was; when there were more or fewer then, its random numbers are new ones."""
     import torch
 
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    losses, done = notes["losses"], notes["within"]
+    if len(losses) == here.size:
+        return _Begun(done, losses[here.rank], [one[here.rank] for one in random])
+    generator = torch.Generator().manual_seed(_seed(seed, epoch, here) + done)
+    return _Begun(done, sum(losses) / len(losses), [generator.get_state()])
+
+
+def _random_state(here: Group) -> list[Any]:
+    """The states of torch's generators: of the processor, and of each GPU that this process computes on."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return [torch.get_rng_state()]
+    own = torch.cuda.get_rng_state_all() if here.size == 1 else [torch.cuda.get_rng_state()]
+    return [torch.get_rng_state(), *own]
 
 
 def _rest(batches: Callable[[int], Iterable[Any]], epoch: int, begun: _Begun) -> Iterable[Any]:
@@ -195,6 +215,8 @@ def _rest(batches: Callable[[int], Iterable[Any]], epoch: int, begun: _Begun) ->
     torch.set_rng_state(first)
     if others and len(others) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(others)
+    elif len(others) == 1:  # of several processes each has one
+        torch.cuda.set_rng_state(others[0])
     from_step = getattr(batches, "from_step", None)
     rest: Iterable[Any] = from_step(epoch, begun.steps) if from_step else islice(batches(epoch), begun.steps, None)
     return rest

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import Field
@@ -137,6 +138,15 @@ class ShardLoader:
         self._size, self._seed, self._config = size, seed, config
         self._column, self._reader = column, reader
         self._pool: ProcessPoolExecutor | None = None
+
+    @classmethod
+    def of_part(
+        cls, part: Path, column: str, reader: Reader, *, size: int, seed: int, config: LoaderConfig
+    ) -> ShardLoader:
+        """The same of a part of a data set."""
+        from pipelines.data.file_rows import shards_of
+
+        return cls([str(shard) for shard in shards_of(part)], column, reader, size=size, seed=seed, config=config)
 
     def __len__(self) -> int:
         """Batches of an epoch."""

@@ -124,15 +124,15 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 from pipelines.tasks import get_task, recipe_config
-from pipelines.training import shards
+from pipelines.training import loop, shards
 from pipelines.training.distributed import joined
 from pipelines.training.shards import LoaderConfig
 
-def trained(home, dataset, workers):
+def trained(home, dataset, workers, **more):
     given = {"image.width": 8, "image.height": 8, "augment.mixup": 0.3, "augment.cutmix": 0.3, "augment.erase": 0.5}
     given |= {"model.widths": [4, 8], "model.blocks": [1], "model.norm": "group"}
     given |= {"training.epochs": 3, "training.batch_size": 8, "training.warmup": 2, "training.learning_rate": 0.05}
-    given |= {"training.class_weights": True, "loader.window": 16}
+    given |= {"training.class_weights": True, "loader.window": 16, **more}
     config = recipe_config(get_task("images"), "resnet", given)
     config = replace(config, loader=replace(config.loader, workers=workers))
     out = home / "model"
@@ -146,7 +146,30 @@ def told(home, dataset):
     counted = patch.object(shards, "read_pixels", lambda *given: decoded.append(1) or read(*given))
     with counted, patch.object(shards.ShardLoader, "running", lambda self: patch.dict({})):
         history.append(trained(home / "streamed", dataset, 1))
-    (home / "told.json").write_text(json.dumps({"history": history, "decoded": len(decoded)}))
+        count = len(decoded)
+        if not home.name == "alone":
+            within(home, dataset)
+    (home / "told.json").write_text(json.dumps({"history": history, "decoded": count}))
+
+def within(home, dataset):
+    # Both are killed in the second epoch, after 3 of its 10 batches; what was kept last was after 2.
+    track, steps = loop._track, []
+
+    def killed(*given):
+        track(*given)
+        steps.append(1)
+        if len(steps) == 13:
+            raise KeyboardInterrupt
+
+    more = {"training.checkpoint_steps": 2}
+    try:
+        with patch.object(loop, "_track", killed):
+            trained(home / "again", dataset, 1, **more)
+    except KeyboardInterrupt:
+        with patch.object(loop, "_track", lambda *given: steps.append(1) or track(*given)):
+            trained(home / "again", dataset, 1, **more)
+    assert len(steps) == 13 + 8 + 10, steps  # what was done is not done again
+
 
 if __name__ == "__main__":
     home, dataset, rank = Path(sys.argv[1]), Path(sys.argv[2]), os.environ["RANK"]
@@ -189,6 +212,8 @@ def test_two_processes_learn_images_as_one_does_and_decode_half(tmp_path: Path) 
             assert second == pytest.approx(first, rel=1e-3)
         for mine, theirs in zip(values("alone", kind), values("0", kind), strict=True):
             np.testing.assert_allclose(theirs, mine, rtol=2e-3, atol=2e-4)
+    for mine, theirs in zip(values("0", "streamed"), values("0", "again"), strict=True):
+        np.testing.assert_array_equal(mine, theirs, "a training that was killed within an epoch")
     assert alone["decoded"] == 3 * 40
     assert all(60 <= one["decoded"] < 100 for one in pair), "their halves, and what is mixed into them"
 

@@ -181,7 +181,9 @@ def fit(
     learned = images.dataset / "train.parquet"
     known = row_count(learned) if config.decoded() else len(train.pixels)
     size = min(training.batch_size, max(1, known // 4))
-    loader = _loader(images, config, size) if config.decoded() else None
+    reader, part = SceneReader(images.spec, images.classes, config.augment), images.dataset / "train.parquet"
+    given = {"size": size, "seed": config.seed, "config": config.loader}
+    loader = ShardLoader.of_part(part, images.column, reader, **given) if config.decoded() else None
 
     def mine_of(rows: int) -> NDArray[np.int64]:
         return here.share(np.arange(rows)) if rows >= 2 * here.size else np.arange(rows)
@@ -239,19 +241,6 @@ def fit(
             checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", "|".join(named)),
             progress=progress,
         )
-
-
-def _loader(images: Labelled, config: NeuralDetector, size: int) -> ShardLoader:
-    from pipelines.data.file_rows import shards_of
-
-    return ShardLoader(
-        [str(shard) for shard in shards_of(images.dataset / "train.parquet")],
-        images.column,
-        SceneReader(images.spec, images.classes, config.augment),
-        size=size,
-        seed=config.seed,
-        config=config.loader,
-    )
 
 
 def asked(scenes: Sequence[Any], images: Labelled) -> tuple[list[Any], list[float]]:

@@ -45,13 +45,15 @@ class SamplingConfig:
 
 @plain(frozen=True, kw_only=True)
 class Sketches:
-    """What a recipe learns from; `spec` says how files became these pixels."""
+    """What a recipe learns from; `spec` says how files became these pixels, `column` has them in `dataset`."""
 
     task: Task
     train: Pictures
     valid: Pictures
     classes: list[str]
     spec: ImageSpec
+    dataset: Path
+    column: str
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -94,6 +96,10 @@ class DrawingRecipe(TaskConfig):
                 (out / SPEC).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
         made = {"engine": "flow", "output": self.output(images.classes), "decision": None, "tolerance": TOLERANCE}
         return {**made, **found}
+
+    def decoded(self) -> int:
+        """How many of the training images `learn` gets as pixels, evenly from all; 0: all of them."""
+        return 0
 
     def learn(self, images: Sketches, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Write ``model.onnx``; returns at least ``history``, ``parameters`` and ``device`` of `train`'s result."""
@@ -153,6 +159,7 @@ def read_sketches(task: Task, config: DrawingRecipe, dataset: Path, scratch: Pat
     labels = pd.read_parquet(dataset / "train.parquet", columns=["label"])["label"]
     classes, spec, column = sorted(set(labels)), config.image.spec(), takes_images(task)
     train, valid = (
-        decode_part(dataset / f"{name}.parquet", column, spec, classes, scratch) for name in ("train", "valid")
+        decode_part(dataset / f"{name}.parquet", column, spec, classes, scratch, most)
+        for name, most in (("train", config.decoded()), ("valid", 0))
     )
-    return Sketches(task=task, train=train, valid=valid, classes=classes, spec=spec)
+    return Sketches(task=task, train=train, valid=valid, classes=classes, spec=spec, dataset=dataset, column=column)

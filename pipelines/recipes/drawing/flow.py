@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -15,11 +16,14 @@ from pipelines.recipes.drawing.base import DrawingRecipe, Sketches
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.loop import LoopConfig
+from pipelines.training.pictures import AugmentConfig
+from pipelines.training.shards import ClassReader, LoaderConfig, ShardLoader
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_HELD = 2_000  # of the images that are streamed, those that are decoded beforehand
 _Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 
 
@@ -76,6 +80,11 @@ class NeuralFlow(DrawingRecipe):
     """Base of the recipes that learn by flow matching; a subclass has `network` and `stride`."""
 
     training: FlowLoop = field(default_factory=FlowLoop)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    def decoded(self) -> int:
+        """Of images that are streamed some are held, for what is learned of black and white."""
+        return _HELD if self.loader.workers else 0
 
     reports: ClassVar[str] = "valid_loss"
 
@@ -149,6 +158,7 @@ def fit(
     import numpy as np
     import torch
 
+    from pipelines.data.file_rows import digest_of, row_count
     from pipelines.task import dump_config
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.distributed import group
@@ -156,45 +166,80 @@ def fit(
     from pipelines.training.pictures import shuffled
 
     here, train, training = group(), images.train, config.training
-    size = min(training.batch_size, max(4, len(train.labels) // 4))
+    part, is_streamed = images.dataset / "train.parquet", config.decoded() > 0
+    count = row_count(part) if is_streamed else len(train.labels)
+    size = min(training.batch_size, max(4, count // 4))
     none = len(images.classes)
+    reader = ClassReader(images.spec, images.classes, AugmentConfig(flip=False, crop=0.0))
+    given = {"size": size, "seed": config.seed, "config": config.loader}
+    loader = ShardLoader.of_part(part, images.column, reader, **given) if is_streamed else None
+
+    def mine_of(rows: int) -> NDArray[np.int64]:
+        return here.share(np.arange(rows)) if rows >= here.size else np.arange(rows)
 
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
-        for rows in shuffled(len(train.labels), size, rng):
-            labels = train.labels[rows].copy()
-            labels[rng.random(len(rows)) < training.dropped] = none
-            made = drawn_batch(train.pixels[rows], labels, rng)
-            mine = here.share(np.arange(len(rows))) if len(rows) >= here.size else np.arange(len(rows))
-            yield tuple(_tensor(one[mine], device) for one in made)
+        for rows in shuffled(count, size, rng):
+            yield batch(train.pixels[rows[mine_of(len(rows))]], train.labels[rows], rng)
+
+    def batch(pixels: NDArray[np.uint8], labels: NDArray[np.int64], rng: np.random.Generator) -> Sequence[Any]:
+        """This process's share of a batch: `pixels` are those of it, `labels` those of all."""
+        dropped = rng.random(len(labels)) < training.dropped
+        mine = mine_of(len(labels))
+        made = drawn_batch(pixels, np.where(dropped, none, labels)[mine], rng, len(labels), mine)
+        return tuple(_tensor(one, device) for one in made)
+
+    class Streamed:
+        """Batches of `loader`, which begins where it is told to."""
+
+        def __call__(self, epoch: int) -> Any:
+            return self.from_step(epoch, 0)
+
+        def from_step(self, epoch: int, step: int) -> Any:
+            assert loader is not None
+            needed = (lambda *asked: mine_of(asked[-1])) if here.size > 1 else None
+            for at, (pixels, labels) in enumerate(loader.epoch(epoch, step, needed), step):
+                yield batch(pixels, labels, np.random.default_rng([config.seed, epoch, at]))
 
     optimizer = eager(torch.optim.AdamW)(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.99)
     )
-    named = (dump_config(config), device, train.fingerprint(), images.valid.fingerprint())
-    return run_epochs(
-        model.to(memory_format=torch.channels_last),
-        optimizer,
-        batches=batches,
-        steps_per_epoch=sum(1 for _ in shuffled(len(train.labels), size, np.random.default_rng(0))),
-        loss=lambda current, batch: flow_loss(current, batch, training.precision, device),
-        evaluate=lambda current: {"valid_loss": _held_out(current, images, config, device)},
-        monitor="valid_loss",
-        config=training,
-        seed=config.seed,
-        checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", "|".join(named)),
-        progress=progress,
-    )
+    learned = digest_of(part) if loader else train.fingerprint()
+    named = (dump_config(config), device, learned, images.valid.fingerprint())
+    steps = sum(1 for _ in shuffled(count, size, np.random.default_rng(0)))
+    with loader.running() if loader else nullcontext():
+        return run_epochs(
+            model.to(memory_format=torch.channels_last),
+            optimizer,
+            batches=Streamed() if loader else batches,
+            steps_per_epoch=len(loader) if loader else steps,
+            loss=lambda current, batch: flow_loss(current, batch, training.precision, device),
+            evaluate=lambda current: {"valid_loss": _held_out(current, images, config, device)},
+            monitor="valid_loss",
+            config=training,
+            seed=config.seed,
+            checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", "|".join(named)),
+            progress=progress,
+        )
 
 
-def drawn_batch(pixels: NDArray[np.uint8], labels: NDArray[np.int64], rng: np.random.Generator) -> Sequence[Any]:
-    """Images from -1 to 1 with the channels first, noise, times and labels."""
+def drawn_batch(
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    rng: np.random.Generator,
+    count: int = 0,
+    mine: Any = slice(None),
+) -> Sequence[Any]:
+    """Images from -1 to 1 with the channels first, noise, times and labels.
+
+    count: rows of the whole batch, of which `pixels` and `labels` are those at `mine`; 0: they are all of it.
+    """
     import numpy as np
 
     images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1))
-    noise = rng.standard_normal(images.shape, dtype=np.float32)
-    times = np.asarray(1 / (1 + np.exp(-rng.standard_normal(len(images)))), np.float32)
-    return (images, noise, times, labels)
+    noise = rng.standard_normal((count or len(images), *images.shape[1:]), dtype=np.float32)
+    times = np.asarray(1 / (1 + np.exp(-rng.standard_normal(len(noise)))), np.float32)
+    return (images, noise[mine], times[mine], labels)
 
 
 def flow_loss(model: Any, batch: Sequence[Any], precision: str, device: str) -> Any:

@@ -122,7 +122,9 @@ def fit(
     size = training.batch_size if private else min(training.batch_size, max(4, len(known) // 10))
     share, steps = steps_of(len(known), size)
     eye = np.eye(classes, dtype=np.float32)
-    loader = _loader(images, config, size) if is_streamed else None
+    reader, part = ClassReader(spec, images.classes, config.augment), images.dataset / "train.parquet"
+    given = {"size": size, "seed": config.seed, "config": config.loader}
+    loader = ShardLoader.of_part(part, images.column, reader, **given) if is_streamed else None
 
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
@@ -244,19 +246,6 @@ def _labels(images: Images) -> NDArray[np.int64]:
     numbers = {name: at for at, name in enumerate(images.classes)}
     found = pd.read_parquet(images.dataset / "train.parquet", columns=["label"])["label"]
     return np.array([numbers[name] for name in found], np.int64)
-
-
-def _loader(images: Images, config: NeuralImage, size: int) -> ShardLoader:
-    from pipelines.data.file_rows import shards_of
-
-    return ShardLoader(
-        [str(shard) for shard in shards_of(images.dataset / "train.parquet")],
-        images.column,
-        ClassReader(images.spec, images.classes, config.augment),
-        size=size,
-        seed=config.seed,
-        config=config.loader,
-    )
 
 
 def autocast(precision: str, device: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipelines.training.pictures import Pictures
+from tests import image_bundle
 from tests.late import Late, needs
 
 needs("torch")
@@ -39,7 +42,8 @@ def sketched(config: Any) -> Any:
     from pipelines.recipes.drawing.base import Sketches
 
     task: Any = None
-    return Sketches(task=task, train=shades(64), valid=shades(16), classes=["dark", "light"], spec=config.image.spec())
+    given = {"spec": config.image.spec(), "dataset": Path(), "column": "image", "classes": ["dark", "light"]}
+    return Sketches(task=task, train=shades(64), valid=shades(16), **given)
 
 
 def test_the_graph_says_what_the_network_says(tmp_path: Path) -> None:
@@ -86,6 +90,67 @@ def test_it_learns_which_class_is_light_and_goes_on_after_a_kill(tmp_path: Path)
 
     dark, light = list(follow(direction, noise, 6, "heun"))[-1].mean(axis=(1, 2, 3))
     assert dark < -0.5 < 0.4 < light
+
+
+@pytest.mark.parametrize("rows", [2, 7])
+def test_the_shares_of_processes_are_together_the_batch_of_one(rows: int) -> None:
+    from pipelines.recipes.drawing.flow import drawn_batch
+
+    given = shades(rows)
+    whole = drawn_batch(given.pixels, given.labels, np.random.default_rng(3))
+    for rank in range(2):
+        mine = np.arange(rows)[rank::2]
+        found = drawn_batch(given.pixels[mine], given.labels[mine], np.random.default_rng(3), rows, mine)
+        assert all(np.array_equal(one, other[mine]) for one, other in zip(found, whole, strict=True))
+
+
+def test_drawings_are_streamed_from_shards_and_after_a_kill_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.data import file_rows
+    from pipelines.data.file_rows import FileRows, shards_of
+    from pipelines.tasks import get_task
+    from pipelines.training import pictures
+    from pipelines.training.checkpoint import Checkpoint
+    from pipelines.training.shards import LoaderConfig, ShardLoader
+
+    dataset = image_bundle.shades(tmp_path / "dataset")
+    monkeypatch.setattr(file_rows, "_GROUP_ROWS", 6)
+    monkeypatch.setattr(file_rows, "_SHARD_BYTES", 3000)
+    files = FileRows([dataset / "train.parquet"], "image")
+    files.write(files.frame(), dataset / "shards")
+    (dataset / "train.parquet").unlink()
+    (dataset / "shards").rename(dataset / "train.parquet")
+    assert len(shards_of(dataset / "train.parquet")) > 2
+    # Windows are made in this process, by the code of the workers.
+    monkeypatch.setattr(ShardLoader, "running", lambda self: nullcontext())
+    monkeypatch.setattr("pipelines.recipes.drawing.flow._HELD", 10)
+    decoded: list[int] = []
+    read = pictures.read_pixels
+    monkeypatch.setattr(pictures, "read_pixels", lambda *given: decoded.append(1) or read(*given))
+    config = recipe(epochs=2, checkpoint_steps=2, average=0.9)
+    config = replace(config, loader=LoaderConfig(workers=1, window=16))
+
+    def train(name: str) -> bytes:
+        config.train(get_task("drawings"), dataset, tmp_path / name, tmp_path / "kept" / name, lambda *_, **__: None)
+        return (tmp_path / name / "model.onnx").read_bytes()
+
+    whole = train("whole")
+    assert len(decoded) == 10 + 10, "all of valid, and some of train: the others are read as they are learned"
+    save, seen = Checkpoint.save, []
+
+    def killed(self: Any, tensors: Any, notes: Any) -> None:
+        save(self, tensors, notes)
+        seen.append((len(notes["history"]), notes.get("within", 0)))
+        if seen[-1] == (1, 2):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train("again")
+    seen.clear()
+    assert train("again") == whole
+    assert seen == [(1, 4), (2, 0)], "what was done is not done again"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,22 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert len(history) == 6
 
 
+def test_each_process_goes_on_with_its_own_random_numbers_and_more_of_them_with_new_ones() -> None:
+    from pipelines.training.distributed import Group
+    from pipelines.training.loop import _begun
+
+    states = [torch.Generator().manual_seed(rank).get_state() for rank in range(2)]
+    notes = {"losses": [3.0, 5.0], "within": 4}
+    for rank in range(2):
+        found = _begun(Group(rank, 2), 1, 0, notes, [states])
+        assert (found.steps, found.loss) == (4, notes["losses"][rank])
+        assert torch.equal(found.random[0], states[rank])
+    others = [_begun(Group(rank, 3), 1, 0, notes, [states]) for rank in range(3)]
+    assert [one.loss for one in others] == [4.0] * 3, "their mean is what counts"
+    drawn = {tuple(one.random[0].tolist()) for one in others}
+    assert len(drawn) == 3
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first, history = train(tmp_path)
     again, same_history = train(tmp_path, kill_after=1)  # would raise if an epoch ran
