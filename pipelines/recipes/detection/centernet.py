@@ -182,8 +182,9 @@ def fit(
     known = row_count(learned) if config.decoded() else len(train.pixels)
     size = min(training.batch_size, max(1, known // 4))
     reader, part = SceneReader(images.spec, images.classes, config.augment), images.dataset / "train.parquet"
-    given = {"size": size, "seed": config.seed, "config": config.loader}
-    loader = ShardLoader.of_part(part, images.column, reader, **given) if config.decoded() else None
+    loader: ShardLoader | None = None
+    if config.decoded():
+        loader = ShardLoader.of_part(part, images.column, reader, size=size, seed=config.seed, config=config.loader)
 
     def mine_of(rows: int) -> NDArray[np.int64]:
         return here.share(np.arange(rows)) if rows >= 2 * here.size else np.arange(rows)

@@ -171,8 +171,9 @@ def fit(
     size = min(training.batch_size, max(4, count // 4))
     none = len(images.classes)
     reader = ClassReader(images.spec, images.classes, AugmentConfig(flip=False, crop=0.0))
-    given = {"size": size, "seed": config.seed, "config": config.loader}
-    loader = ShardLoader.of_part(part, images.column, reader, **given) if is_streamed else None
+    loader: ShardLoader | None = None
+    if is_streamed:
+        loader = ShardLoader.of_part(part, images.column, reader, size=size, seed=config.seed, config=config.loader)
 
     def mine_of(rows: int) -> NDArray[np.int64]:
         return here.share(np.arange(rows)) if rows >= here.size else np.arange(rows)

@@ -123,8 +123,9 @@ def fit(
     share, steps = steps_of(len(known), size)
     eye = np.eye(classes, dtype=np.float32)
     reader, part = ClassReader(spec, images.classes, config.augment), images.dataset / "train.parquet"
-    given = {"size": size, "seed": config.seed, "config": config.loader}
-    loader = ShardLoader.of_part(part, images.column, reader, **given) if is_streamed else None
+    loader: ShardLoader | None = None
+    if is_streamed:
+        loader = ShardLoader.of_part(part, images.column, reader, size=size, seed=config.seed, config=config.loader)
 
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])

@@ -126,7 +126,7 @@ def test_drawings_are_streamed_from_shards_and_after_a_kill_to_the_same_bytes(
     monkeypatch.setattr(ShardLoader, "running", lambda self: nullcontext())
     monkeypatch.setattr("pipelines.recipes.drawing.flow._HELD", 10)
     decoded: list[int] = []
-    read = pictures.read_pixels
+    read: Any = vars(pictures)["read_pixels"]
     monkeypatch.setattr(pictures, "read_pixels", lambda *given: decoded.append(1) or read(*given))
     config = recipe(epochs=2, checkpoint_steps=2, average=0.9)
     config = replace(config, loader=LoaderConfig(workers=1, window=16))

@@ -94,10 +94,11 @@ def test_each_process_goes_on_with_its_own_random_numbers_and_more_of_them_with_
     from pipelines.training.loop import _begun
 
     states = [torch.Generator().manual_seed(rank).get_state() for rank in range(2)]
-    notes = {"losses": [3.0, 5.0], "within": 4}
+    losses = [3.0, 5.0]
+    notes = {"losses": losses, "within": 4}
     for rank in range(2):
         found = _begun(Group(rank, 2), 1, 0, notes, [states])
-        assert (found.steps, found.loss) == (4, notes["losses"][rank])
+        assert (found.steps, found.loss) == (4, losses[rank])
         assert torch.equal(found.random[0], states[rank])
     others = [_begun(Group(rank, 3), 1, 0, notes, [states]) for rank in range(3)]
     assert [one.loss for one in others] == [4.0] * 3, "their mean is what counts"
