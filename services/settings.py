@@ -54,6 +54,36 @@ class AdapterSettings(Settings):
     )
 
 
+class KeyBudget(Settings):
+    """What one key may ask for; 0: any number."""
+
+    requests_per_minute: int = Field(0, ge=0, description="requests that begin")
+    tokens_per_minute: int = Field(0, ge=0, description="tokens read and written")
+    tokens_per_day: int = Field(0, ge=0, description="tokens read and written")
+    priority: Literal["high", "normal", "low"] = Field("high", description="the most urgent that it may ask for")
+
+    @property
+    def millionths_per_day(self) -> int:
+        """None: these tokens have no price."""
+        return 0
+
+
+_ANY = KeyBudget.model_validate({})  # of who has none
+
+
+class BudgetSettings(Settings):
+    """Of chats: what holders of API keys may use; empty `keys`: as much as they ask for."""
+
+    keys: dict[str, KeyBudget] = Field(
+        default_factory=dict, description="by the name of a key in keys_file; default: of all others"
+    )
+    redis: str = Field("", description="redis:// where servers of one model count together; empty: each for itself")
+
+    def of(self, caller: str) -> KeyBudget:
+        """Of a key, by its name."""
+        return self.keys.get(caller) or self.keys.get("default") or _ANY
+
+
 class EngineSettings(Settings):
     """Of chats: vLLM in the place of llama.cpp; without `url` the service starts llama.cpp itself."""
 
@@ -284,10 +314,17 @@ class ServiceSettings(Settings):
     )
     asked: AskedSettings = Field(default_factory=lambda: AskedSettings.model_validate({}))
     guard: GuardSettings = Field(default_factory=lambda: GuardSettings.model_validate({}))
+    budgets: BudgetSettings = Field(default_factory=lambda: BudgetSettings.model_validate({}))
     engine: EngineSettings = Field(default_factory=lambda: EngineSettings.model_validate({}))
     embeddings: EmbeddingSettings = Field(default_factory=lambda: EmbeddingSettings.model_validate({}))
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
     adapters: AdapterSettings = Field(default_factory=lambda: AdapterSettings.model_validate({}))
+
+    @model_validator(mode="after")
+    def _whose_budgets(self) -> ServiceSettings:
+        if not self.keys_file and (named := self.budgets.keys.keys() - {"default"}):
+            raise ValueError(f"budgets.keys names {', '.join(sorted(named))}, and there is no keys_file with such keys")
+        return self
 
 
 def _origin(text: str) -> str:

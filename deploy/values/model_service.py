@@ -103,6 +103,7 @@ class Secrets(Values):
     online: SecretKey
     adapters: SecretKey
     drawing: SecretKey
+    budgets: SecretKey
     keys: ApiKeys
     test: SecretKey
     check: bool
@@ -166,6 +167,7 @@ class NetworkPolicy(Values):
     online: Objects
     adapters: Objects
     drawing: Objects
+    budgets: Objects
     extra_egress: Objects
 
 

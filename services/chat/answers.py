@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.budgets import ANYBODY
 from services.chat.adapters import Chosen
 from services.chat.guard import Watcher
 from services.chat.tools import CallParser
@@ -168,7 +169,10 @@ class Asked:
         choices: that are asked for.
         prompt: the text that the log describes, and does not keep.
         hits: rules of the guard that held in what was said.
-        tokens: about as many will be read and written.
+        tokens: about as many will be read and written, at most.
+        read: about as many will be read.
+        reserved: as many are taken from the budget of the key until it has ended.
+        caller: whose key asks.
         usage: whether a stream ends with it.
         each: choices of one prompt.
         adapter: that the answers are made with; None: the base.
@@ -184,6 +188,9 @@ class Asked:
     each: int = 1
     hits: tuple[str, ...] = ()
     adapter: Chosen | None = None
+    read: int = 0
+    reserved: int = 0
+    caller: str = ANYBODY
 
 
 def _delta(at: int, delta: Mapping[str, Any], logprobs: Any) -> dict[str, Any]:

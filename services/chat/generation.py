@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from contracts.errors import PlatformError
+from services.budgets import Reserved
 from services.chat.adapters import Lease
 from services.chat.answers import Asked, Choice, Form
 from services.chat.errors import away, gone, no_adapter, of_engine
@@ -37,6 +38,7 @@ class Generation:
         self._first: dict[str, Any] | None = None
         self._entered, self._computes = 0.0, False
         self._group: Hashable = None  # see `Admission`
+        self._reserved: Reserved | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._late = False
         self._read: dict[int, tuple[int, int]] = {}  # by prompt: its tokens, and those that a slot had read before
@@ -53,7 +55,12 @@ class Generation:
         holder = runtime.adapters.holder if asked.adapter is not None and runtime.adapters is not None else None
         if holder is not None and asked.adapter is not None:
             self._group = holder.expect(asked.adapter)
-        await runtime.admission.enter(self._places, asked.tokens, self._options.priority, self._group)
+        self._reserved = await runtime.reserve(asked.caller, asked.reserved)
+        try:
+            await runtime.admission.enter(self._places, asked.tokens, self._options.priority, self._group)
+        except BaseException:
+            runtime.settle(self._reserved, 0)
+            raise
         self._entered, self._computes = perf_counter(), True
         if math.isfinite(self._options.deadline):  # also of a client that does not read: it holds a slot
             left = max(0.0, self._options.deadline - self._entered)
@@ -175,6 +182,11 @@ class Generation:
         choices = self._asked.choices
         self._computed()
         self._runtime.admission.leave(self._places, self.usage["completion_tokens"], seconds)
+        # Who leaves before the engine has counted has had it read all the same.
+        used = (
+            0 if finish == REFUSED else self.usage["total_tokens"] or self._asked.read + self.usage["completion_tokens"]
+        )
+        self._runtime.settle(self._reserved, used)
         for choice in choices:
             choice.finish = choice.finish or finish
         if finish != REFUSED:

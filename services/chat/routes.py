@@ -136,15 +136,19 @@ class _Served:
             raise _unknown(encoder.name)
         texts, _ = self._guarded(asked.texts)
         size = sum(map(len, texts)) // _BYTES_PER_TOKEN
-        await runtime.encoding.enter(1, size, request.options.priority)
-        start, tokens = perf_counter(), 0
+        reserved, tokens = await runtime.reserve(runtime.caller(request), size), 0
         try:
-            body, tokens = await embedded(encoder, asked, texts)
-        except PlatformError as err:
-            runtime.ended()
-            raise gone() from err
+            await runtime.encoding.enter(1, size, request.options.priority)
+            start = perf_counter()
+            try:
+                body, tokens = await embedded(encoder, asked, texts)
+            except PlatformError as err:
+                runtime.ended()
+                raise gone() from err
+            finally:
+                runtime.encoding.leave(1, tokens, perf_counter() - start)
         finally:
-            runtime.encoding.leave(1, tokens, perf_counter() - start)
+            runtime.settle(reserved, tokens)
         runtime.tokens.read.inc(tokens)
         return Answer(body)
 
@@ -275,7 +279,7 @@ class _Served:
         runtime = self._runtime
         name = f"{runtime.name}:{adapter.name}" if adapter and adapter.name != PERSONAL else runtime.name
         usage = bool(asked.stream and asked.stream_options and asked.stream_options.include_usage)
-        size = len(orjson.dumps(body.get("messages", body.get("prompt"))))
+        read = len(orjson.dumps(body.get("messages", body.get("prompt")))) // _BYTES_PER_TOKEN
         longest = min(asked.limit or runtime.window, runtime.window)
         work = Generation(
             runtime,
@@ -287,8 +291,11 @@ class _Served:
                 prompt=said[0],
                 hits=said[1],
                 each=asked.choices,
-                tokens=size // _BYTES_PER_TOKEN + longest * len(choices),
+                tokens=read + longest * len(choices),
                 usage=usage,
+                read=read,
+                reserved=read + (asked.limit or 0) * len(choices),
+                caller=runtime.caller(request),
                 adapter=adapter,
             ),
             request.options,

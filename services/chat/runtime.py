@@ -21,6 +21,7 @@ from contracts.llama_process import LlamaProcess
 from contracts.model_memory import check_room, memory_limit
 from contracts.remote_engine import RemoteEngine, served_name
 from services.adapters.personal import check_place
+from services.budgets import ANYBODY, Budgets, Reserved
 from services.chat.adapter_sets import AdapterSets
 from services.chat.adapters import USER, Adapters, Holder
 from services.chat.admission import Admission
@@ -28,6 +29,8 @@ from services.chat.answers import Asked
 from services.chat.embeddings import Encoder, open_encoder
 from services.chat.guard import Guard, Watcher
 from services.chat.remote import RemoteAdapters
+from services.errors import Problem
+from services.ledger import MemoryLedger, RedisLedger
 from services.metrics.token_metrics import TokenMetrics
 from services.model.columns import Column
 from services.model.prediction_log import new_id
@@ -35,7 +38,10 @@ from services.model.request_schema import Batch
 from services.model.rows import Rows
 from services.model.runtime import RowRuntime
 from services.model.scoring import Scored
+from services.request_options import PRIORITIES, RequestOptions
+from services.server.auth import digest_of, given_key
 from services.server.lifecycle import Modality
+from services.server.requests import Request
 from services.settings import ServiceSettings
 
 _LOOK_SECONDS = 0.5  # how often the process is looked at while nobody asks
@@ -78,6 +84,7 @@ class ChatRuntime(RowRuntime):
         admission: who may ask it.  encoder: of embeddings, where there are any.  encoding: who may ask that.
         adapters: that requests may name; None where there is no place for any.
         tokens: their metrics.  guard: the rules that texts are looked at by.
+        budgets: of the keys; None where none is limited.
     """
 
     process: LlamaProcess | RemoteEngine
@@ -85,6 +92,7 @@ class ChatRuntime(RowRuntime):
     encoding: Admission
     encoder: Encoder | None = None
     adapters: Adapters | None = None
+    budgets: Budgets | None = None
     tokens: TokenMetrics
     guard: Guard
     window, system, tells = 0, "", False
@@ -93,6 +101,7 @@ class ChatRuntime(RowRuntime):
         super().__init__(modality, rows=ChatRows)
         self._watch: asyncio.Task[None] | None = None
         self._away = False
+        self._settling: set[asyncio.Task[None]] = set()
 
     async def open(self, bundle: Bundle) -> Mapping[str, Any]:
         """Load the engine and replay the golden examples, see `RowRuntime.open`."""
@@ -116,6 +125,10 @@ class ChatRuntime(RowRuntime):
         self.admission = admission = Admission(engine.slots, waiting, self.metrics, ahead)
         self.encoding = Admission(1, waiting, self.metrics)
         self.guard = Guard(self.settings.guard)
+        told = self.settings.budgets
+        if told.keys:
+            ledger = RedisLedger(told.redis, f"fairlead:chat:{self.name}") if told.redis else MemoryLedger()
+            self.budgets = Budgets(told.of, ledger, lambda reason: self.metrics.shed("rate_limited"))
         self.tokens = TokenMetrics(self.metrics, self.name, self.version, engine.slots, self.guard.names)
         self.tokens.busy.set_function(lambda: admission.busy)
         self.metrics.queue_depth.set_function(lambda: admission.waiting + self.batcher.depth)
@@ -130,6 +143,7 @@ class ChatRuntime(RowRuntime):
             self._watch.cancel()
         model = self._model
         await super().close()
+        await asyncio.gather(*self._settling)
         if self.adapters is not None:
             await self.adapters.close()
         if self.encoder is not None:
@@ -149,6 +163,38 @@ class ChatRuntime(RowRuntime):
                 code="crashed",
             )
         )
+
+    def admit(self, batch: Batch, options: RequestOptions) -> None:
+        """Refuse rows where keys have budgets, which are of tokens that rows do not count, see `RowRuntime.admit`."""
+        if self.budgets is not None:
+            detail = "the keys of this service have budgets of tokens, and rows would pass by them"
+            raise Problem(403, "rows-not-counted", "rows are not answered here", detail, fix="ask /v1/chat/completions")
+
+    def caller(self, request: Request) -> str:
+        """Whose key asks, by its name; its request is at most as urgent as the key may be."""
+        if self.budgets is None:
+            return ANYBODY
+        holder = self.keys.holder(digest_of(given_key(request.headers))) if self.keys else None
+        name = holder.name if holder else ANYBODY
+        most = PRIORITIES[self.settings.budgets.of(name).priority]
+        request.options.priority = max(request.options.priority, most)
+        return name
+
+    async def reserve(self, caller: str, tokens: int) -> Reserved | None:
+        """Take about so many tokens of what a key may use.
+
+        Raises:
+            Problem: 429.
+        """
+        return await self.budgets.reserve(caller, tokens) if self.budgets is not None else None
+
+    def settle(self, reserved: Reserved | None, tokens: int) -> None:
+        """Count the tokens that were taken in place of those that were reserved."""
+        if self.budgets is None or reserved is None:
+            return
+        task = asyncio.get_running_loop().create_task(self.budgets.settle(reserved, tokens))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
 
     def record(self, asked: Asked, usage: Mapping[str, Any], arrived: float) -> None:
         """Count and log the answers to a request, without its texts."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from services.budgets import Reserved
 from services.errors import Problem, openai_document
 from services.router.backends import FailedError, RefusedError, Server, has_token
 from services.router.policy import sent
@@ -76,7 +77,8 @@ class Passage:
         self.server: Server | None = None
         self.target: Target | None = None
         self.cache_key: bytes | None = None
-        self.reserved = self.pieces = 0
+        self.reserved: Reserved | None = None
+        self.pieces = 0
         named = b'"model":' + orjson.dumps(name)  # as the client asked, not as a backend calls it
         self._named = lambda found: named
         self.start = perf_counter()

@@ -7,13 +7,14 @@ from typing import Any
 
 import orjson
 
+from services.budgets import ANYBODY
 from services.errors import Problem, openai_body
+from services.ledger import day
 from services.request_options import PRIORITIES
 from services.router.backends import RefusedError
-from services.router.ledger import day
 from services.router.passage import Passage
 from services.router.policy import allowed, is_personal
-from services.router.runtime import ANYBODY, RouterRuntime
+from services.router.runtime import RouterRuntime
 from services.server.auth import Holder, digest_of, given_key
 from services.server.http import App
 from services.server.requests import Answer, Request, Route

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,12 +12,12 @@ from prometheus_client import Gauge
 from contracts import metric_names as names
 from contracts.bundle import Bundle
 from contracts.errors import PlatformError
-from services.errors import Problem
+from services.budgets import MILLION, Budgets, Reserved
+from services.ledger import KEPT_DAYS, Ledger, MemoryLedger, RedisLedger, day
 from services.logs import log_event
 from services.metrics.series import Counter, Histogram
 from services.metrics.service_metrics import ServiceMetrics
 from services.router.backends import Circuit, Servers
-from services.router.ledger import KEPT_DAYS, Ledger, MemoryLedger, RedisLedger, day
 from services.router.policy import Cache
 from services.router.settings import RouterSettings
 from services.server.auth import KeyRing
@@ -30,9 +28,7 @@ if TYPE_CHECKING:
 
     from services.router.passage import Passage
 
-MILLION = 1_000_000
-_MINUTE, _DAY = 60, 86_400
-ANYBODY = "anybody"  # who asks, where there are no keys
+_DAY, _PREFIX = 86_400, "fairlead:router"
 
 
 class Counts:
@@ -81,7 +77,8 @@ class RouterRuntime(Runtime):
         for name, server in self.servers.by_name.items():
             self.counts.circuit.labels(name).set_function(partial(_opened, server.circuit))
         self.cache = Cache(settings.cache_bytes)
-        self.ledger: Ledger = RedisLedger(settings.redis) if settings.redis else MemoryLedger()
+        self.ledger: Ledger = RedisLedger(settings.redis, _PREFIX) if settings.redis else MemoryLedger()
+        self.budgets = Budgets(settings.budget, self.ledger, self.denied)
         self.keys = KeyRing(settings.keys_file) if settings.keys_file else None
         self.metrics.inflight.set_function(lambda: self.inflight)
         self._writing: set[asyncio.Task[None]] = set()
@@ -113,23 +110,7 @@ class RouterRuntime(Runtime):
         Raises:
             Problem: 429, with the time after which there is more.
         """
-        caller, budget = passage.caller, self.settings.budget(passage.caller)
-        passage.reserved = tokens
-        now = time.time()
-        minute, today = int(now // _MINUTE), day(now)
-        if budget.requests_per_minute or budget.tokens_per_minute:
-            name = f"minute:{minute}:{caller}"
-            had = await self.ledger.add(name, {"requests": 1, "tokens": tokens}, 2 * _MINUTE)
-            over = 0 < budget.requests_per_minute < had["requests"], 0 < budget.tokens_per_minute < had["tokens"]
-            if any(over):
-                await self.ledger.add(name, {"requests": 0, "tokens": -tokens}, 2 * _MINUTE)
-                raise self._denied("rate", f"key {caller} has used up this minute", _MINUTE - now % _MINUTE)
-        if budget.tokens_per_day or budget.cost_per_day:
-            name = f"day:{today}:{caller}"
-            had = await self.ledger.add(name, {"tokens": tokens, "cost": 0}, 2 * _DAY)
-            if 0 < budget.tokens_per_day < had["tokens"] or 0 < budget.cost_per_day * MILLION <= had["cost"]:
-                await self.ledger.add(name, {"tokens": -tokens}, 2 * _DAY)
-                raise self._denied("budget", f"key {caller} has used up this day", _DAY - now % _DAY)
+        passage.reserved = await self.budgets.reserve(passage.caller, tokens)
 
     def denied(self, reason: str) -> None:
         """Count a request that was not sent."""
@@ -170,32 +151,21 @@ class RouterRuntime(Runtime):
     def again(self, caller: str, name: str) -> None:
         """Count an answer of the cache."""
         self.counts.requests.labels(name, "", "cached").inc()
-        self._write(self._settled(caller, name, {"requests": 1, "from_cache": 1}, 0))
+        self._write(self._settled(caller, name, {"requests": 1, "from_cache": 1}, None))
 
-    async def _settled(self, caller: str, route: str, used: Mapping[str, int], reserved: int) -> None:
+    async def _settled(self, caller: str, route: str, used: Mapping[str, int], reserved: Reserved | None) -> None:
         today = day()
         await self.ledger.add(
             f"usage:{today}", {f"{caller}|{route}|{what}": n for what, n in used.items()}, KEPT_DAYS * _DAY
         )
-        budget = self.settings.budget(caller)
-        more = used.get("prompt_tokens", 0) + used.get("answer_tokens", 0) - reserved
-        if reserved and budget.tokens_per_minute:
-            await self.ledger.add(f"minute:{int(time.time() // _MINUTE)}:{caller}", {"tokens": more}, 2 * _MINUTE)
-        if reserved and (budget.tokens_per_day or budget.cost_per_day):
-            spent = {"tokens": more, "cost": used.get("cost", 0)}
-            await self.ledger.add(f"day:{today}:{caller}", spent, 2 * _DAY)
+        if reserved is not None:
+            tokens = used.get("prompt_tokens", 0) + used.get("answer_tokens", 0)
+            await self.budgets.settle(reserved, tokens, used.get("cost", 0))
 
     def _write(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
-
-    def _denied(self, reason: str, detail: str, seconds: float) -> Problem:
-        self.denied(reason)
-        wait = str(max(1, math.ceil(seconds)))
-        return Problem(
-            429, "budget_exceeded", "this key may not ask for more now", detail, headers={"retry-after": wait}
-        )
 
 
 def _opened(circuit: Circuit) -> float:

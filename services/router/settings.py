@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from typing import Annotated, ClassVar, Literal
@@ -10,6 +11,8 @@ from pydantic import Field, field_validator, model_validator
 
 from contracts.errors import PlatformError
 from contracts.settings import Settings
+from services.budgets import MILLION
+from services.settings import KeyBudget
 
 PREFIX = "FAIRLEAD_ROUTER_"
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._/:-]{0,127}$")]
@@ -81,14 +84,15 @@ class Route(Settings):
     shared_cache: bool = Field(False, description="whether other keys get it too")
 
 
-class Budget(Settings):
+class Budget(KeyBudget):
     """What one key may ask for; 0: any number."""
 
-    requests_per_minute: int = Field(0, ge=0)
-    tokens_per_minute: int = Field(0, ge=0)
-    tokens_per_day: int = Field(0, ge=0)
     cost_per_day: float = Field(0.0, ge=0)
-    priority: Literal["high", "normal", "low"] = Field("high", description="the most urgent that it may ask for")
+
+    @property
+    def millionths_per_day(self) -> int:
+        """Of the currency of the prices."""
+        return math.ceil(self.cost_per_day * MILLION)
 
 
 _ANY = Budget()  # of who has none

@@ -91,11 +91,14 @@ def test_the_redis_of_adapters_comes_from_a_secret_and_is_off_by_default() -> No
     assert {"to": PEERS, "ports": [{"protocol": "TCP", "port": 6379}]} in ways
 
 
-def test_replicas_share_jobs_of_images_by_a_redis_whose_address_may_be_a_secret() -> None:
-    assert not [name for name in server(made()) if "DRAWING" in name]
-    objects = made(secrets={"drawing": {"name": "jobs"}}, networkPolicy={"drawing": PEERS})
-    assert server(objects)["FAIRLEAD_SERVICE_DRAWING__REDIS"] == {"secretKeyRef": {"name": "jobs", "key": "url"}}
-    plain = made(config={"drawing": {"redis": "redis://shared.stores:6380/2"}})
+@pytest.mark.parametrize("part", ["drawing", "budgets"])
+def test_replicas_share_jobs_and_budgets_by_a_redis_whose_address_may_be_a_secret(part: str) -> None:
+    assert not [name for name in server(made()) if part.upper() in name]
+    objects = made(secrets={part: {"name": "jobs"}}, networkPolicy={part: PEERS})
+    assert server(objects)[f"FAIRLEAD_SERVICE_{part.upper()}__REDIS"] == {
+        "secretKeyRef": {"name": "jobs", "key": "url"}
+    }
+    plain = made(config={part: {"redis": "redis://shared.stores:6380/2"}})
     for made_of, to, port in (
         (objects, PEERS, 6379),
         (plain, [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "stores"}}}], 6380),

@@ -23,6 +23,7 @@ from contracts.llama_process import LlamaOptions, LlamaProcess
 from services.chat.llama import EngineStream
 from services.chat.modality import MODALITY
 from services.chat.runtime import ChatRuntime, ChatSettings
+from services.server.auth import make_key
 from tests import chat_service
 from tests.chat_service import Service, metric, say, served, until
 from tests.problem_bundles import tiny_chat
@@ -165,3 +166,30 @@ def test_a_model_too_large_for_its_memory_is_refused_before_it_is_loaded(
     assert "set slots to" in caught.value.fix
     runtime.settings = runtime.settings.model_copy(update={"memory_check": False})
     assert runtime.engine_options(bundle) == {}
+
+
+def test_keys_have_budgets_of_tokens(tmp_path: Path) -> None:
+    keys, most = {name: make_key(name) for name in ("ada", "bob", "boss")}, 150
+    (tmp_path / "keys").write_text("\n".join(line for _, line in keys.values()))
+    given = {"default": {"tokens_per_day": most}, "bob": {"requests_per_minute": 2}, "boss": {}}
+    settings = {"keys_file": str(tmp_path / "keys"), "budgets.keys": given}
+    with served(tiny_chat(tmp_path / "tiny"), tmp_path, slots=1, **settings) as (url, _):
+
+        def ask(who: str, path: str = "/v1/chat/completions", **more: Any) -> httpx.Response:
+            headers = {"authorization": f"Bearer {keys[who][0]}"}
+            return httpx.post(f"{url}{path}", json={**say("w"), "max_tokens": 3, **more}, headers=headers, timeout=30)
+
+        first = ask("ada")
+        took = first.json()["usage"]["total_tokens"]
+        beyond = ask("ada", max_tokens=most)
+        assert (beyond.status_code, beyond.json()["error"]["code"]) == (429, "budget_exceeded")
+        assert int(beyond.headers["retry-after"]) <= 86_400
+        assert ask("ada", messages=[]).status_code == 400  # costs nothing
+        answered = [ask("ada", stream=number % 2 == 1).status_code for number in range(most // took + 1)]
+        assert 429 in answered
+        assert most - 2 * took < took * (1 + answered.count(200)) <= most + took  # of what was used, not reserved
+        assert [ask("bob").status_code for _ in range(3)] == [200, 200, 429]
+        assert ask("boss", max_tokens=300).status_code == 200
+        rows = ask("boss", "/predict", instances=[{"text": "w"}])
+        assert (rows.status_code, "rows are not answered" in rows.text) == (403, True)
+        assert metric(url, names.SHED, reason="rate_limited") >= 3

@@ -71,10 +71,10 @@ s3://{{ (.Values.global.s3 | default dict).bucket | default "fairlead" }}/predic
 {{- else if hasPrefix "s3://" ((.Values.config.adapters | default dict).folder | default "") -}}true{{- end -}}
 {{- end -}}
 
-{{/* model-service.redis: address by part of config, of those that use Redis (adapters, drawing); "": it stands in a Secret. */}}
+{{/* model-service.redis: address by part of config, of those that use Redis (adapters, drawing, budgets); "": it stands in a Secret. */}}
 {{- define "model-service.redis" -}}
 {{- $found := dict -}}
-{{- range $part := list "adapters" "drawing" -}}
+{{- range $part := list "adapters" "drawing" "budgets" -}}
 {{- $redis := (index $.Values.config $part | default dict).redis | default "" -}}
 {{- if or $redis (index $.Values.secrets $part).name -}}{{- $found = set $found $part $redis -}}{{- end -}}
 {{- end -}}

@@ -81,7 +81,7 @@ makes a new one, and as a cache it is filled again.
     {{- if $salt.name }}
     {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_SERVICE_PREDICTIONS__SALT" "secret" $salt.name "key" $salt.key) | nindent 4 }}
     {{- end }}
-    {{- range $part := list "adapters" "drawing" }}
+    {{- range $part := list "adapters" "drawing" "budgets" }}
     {{- with index $.context.Values.secrets $part }}
     {{- if .name }}
     {{- include "fairlead.secretEnv" (dict "name" (printf "FAIRLEAD_SERVICE_%s__REDIS" (upper $part)) "secret" .name "key" .key) | nindent 4 }}

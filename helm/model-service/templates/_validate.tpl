@@ -113,7 +113,7 @@
 {{- with .Values.rollouts.storageSecret -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "value" "rollouts.storageSecret" "secret" . "keys" (list $.Values.storage.accessKeyKey $.Values.storage.secretKeyKey)) -}}
 {{- end -}}
-{{- range $part := list "salt" "online" "adapters" "drawing" "keys" -}}
+{{- range $part := list "salt" "online" "adapters" "drawing" "budgets" "keys" -}}
 {{- $secret := index $.Values.secrets $part -}}
 {{- if $secret.name -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "value" (printf "secrets.%s.name" $part) "secret" $secret.name "keys" (list $secret.key)) -}}

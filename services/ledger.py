@@ -1,4 +1,4 @@
-"""What was used and spent, by day and key, and what may be: in memory, or in a Redis that several routers share."""
+"""What was used and spent, by day and key, and what may be: in memory, or in a Redis that several servers share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from services.logs import log_event
 
 KEPT_DAYS = 35
-_PREFIX = "fairlead:router"
 
 
 class Ledger(Protocol):
@@ -49,13 +48,17 @@ class MemoryLedger:
 
 
 class RedisLedger:
-    """In Redis; while it does not answer, this process counts for itself, and says so."""
+    """In Redis; while it does not answer, this process counts for itself, and says so.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        prefix: of all keys.
+    """
+
+    def __init__(self, url: str, prefix: str) -> None:
         from redis import asyncio as redis
 
         self._redis: Any = redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5, decode_responses=True)
-        self._own, self._quiet_until = MemoryLedger(), 0.0
+        self._own, self._quiet_until, self._prefix = MemoryLedger(), 0.0, prefix
 
     async def add(self, name: str, parts: Mapping[str, int], seconds: int) -> dict[str, int]:
         """See `Ledger`."""
@@ -65,8 +68,8 @@ class RedisLedger:
         try:
             async with self._redis.pipeline(transaction=False) as work:
                 for part, amount in parts.items():
-                    work.hincrby(f"{_PREFIX}:{name}", part, amount)
-                work.expire(f"{_PREFIX}:{name}", seconds)
+                    work.hincrby(f"{self._prefix}:{name}", part, amount)
+                work.expire(f"{self._prefix}:{name}", seconds)
                 values = await work.execute()
         except Exception as err:  # noqa: BLE001 - whatever it is, requests go on
             self._away(err)
@@ -76,7 +79,7 @@ class RedisLedger:
     async def read(self, name: str) -> dict[str, int]:
         """See `Ledger`."""
         try:
-            found = await self._redis.hgetall(f"{_PREFIX}:{name}")
+            found = await self._redis.hgetall(f"{self._prefix}:{name}")
         except Exception as err:  # noqa: BLE001
             self._away(err)
             return await self._own.read(name)
