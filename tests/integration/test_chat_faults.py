@@ -175,9 +175,12 @@ def test_keys_have_budgets_of_tokens(tmp_path: Path) -> None:
     settings = {"keys_file": str(tmp_path / "keys"), "budgets.keys": given}
     with served(tiny_chat(tmp_path / "tiny"), tmp_path, slots=1, **settings) as (url, _):
 
-        def ask(who: str, path: str = "/v1/chat/completions", **more: Any) -> httpx.Response:
+        def post(who: str, path: str, document: Any) -> httpx.Response:
             headers = {"authorization": f"Bearer {keys[who][0]}"}
-            return httpx.post(f"{url}{path}", json={**say("w"), "max_tokens": 3, **more}, headers=headers, timeout=30)
+            return httpx.post(f"{url}{path}", json=document, headers=headers, timeout=30)
+
+        def ask(who: str, **more: Any) -> httpx.Response:
+            return post(who, "/v1/chat/completions", {**say("w"), "max_tokens": 3, **more})
 
         first = ask("ada")
         took = first.json()["usage"]["total_tokens"]
@@ -190,6 +193,6 @@ def test_keys_have_budgets_of_tokens(tmp_path: Path) -> None:
         assert most - 2 * took < took * (1 + answered.count(200)) <= most + took  # of what was used, not reserved
         assert [ask("bob").status_code for _ in range(3)] == [200, 200, 429]
         assert ask("boss", max_tokens=300).status_code == 200
-        rows = ask("boss", "/predict", instances=[{"text": "w"}])
+        rows = post("boss", "/predict", {"instances": [{"text": "w"}]})
         assert (rows.status_code, "rows are not answered" in rows.text) == (403, True)
         assert metric(url, names.SHED, reason="rate_limited") >= 3
