@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,21 @@ def write_weights(folder: Path, template: str = TEMPLATE, seed: int = 0, width: 
         bos_token_id=read.bos_token_id, eos_token_id=read.eos_token_id, pad_token_id=read.pad_token_id,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def write_shards(folder: Path, weights: Path, half: bool = False) -> Path:
+    """The same model in three files with an index; with `half` in bfloat16."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(weights, folder, ignore=shutil.ignore_patterns("model.safetensors"))
+    found = load_file(weights / "model.safetensors")
+    where = {name: f"model-{at % 3 + 1:05}-of-00003.safetensors" for at, name in enumerate(sorted(found))}
+    for file in set(where.values()):
+        part = {name: one.to(torch.bfloat16) if half else one for name, one in found.items() if where[name] == file}
+        save_file(part, folder / file, {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     return folder
 
 

@@ -6,10 +6,11 @@ The files keep what llama.cpp wants: queries and keys with the rows of a head in
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from contracts.bundle import sha256_file
 from contracts.errors import PlatformError
 from contracts.llama_process import check_gguf
 from contracts.lora import LAYERS, OUTER, rotated, tensor_name, turned_back
+from pipelines.training.weight_files import INDEX, ONE, WeightFiles, has_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +36,7 @@ class Base:
     Attributes:
         folder: as transformers saves them, with the tokenizer.
         file: the GGUF that they come from; None where they come from a folder.
-        digest: sha256 of that file, or of the folder's ``model.safetensors``.
+        digest: of that file, or of the folder's weights, see `WeightFiles.digest`.
     """
 
     folder: Path
@@ -68,13 +70,18 @@ def base_of(weights: Path) -> Base:
         PlatformError: ``code="bad_weights"``: cut, of another architecture, or not complete.
     """
     if weights.is_dir():
-        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        for name in ("config.json", "tokenizer.json"):
             if not (weights / name).exists():
                 raise refused(weights, f"{name} is missing")
+        if not has_weights(weights):
+            raise refused(weights, f"{ONE} is missing, and {INDEX} of several files")
         kind = json.loads((weights / "config.json").read_text(encoding="utf-8")).get("model_type")
         if kind != ARCHITECTURE:
             raise refused(weights, f"its architecture is {kind!r}; {ARCHITECTURE!r} is trained")
-        return Base(folder=weights, file=None, digest=sha256_file(weights / "model.safetensors"))
+        try:
+            return Base(folder=weights, file=None, digest=WeightFiles(weights).digest)
+        except ValueError as err:
+            raise refused(weights, str(err)) from err
     digest = sha256_file(weights)
     target = cache_folder() / digest
     if not (target / "model.safetensors").exists():
@@ -191,10 +198,10 @@ def _weights(reader: Any, config: Mapping[str, Any]) -> Iterator[tuple[str, NDAr
 def write_gguf(
     file: Path, weights: Mapping[str, NDArray[Any]], config: Mapping[str, Any], form: str, like: Any
 ) -> None:
-    """Write a Llama.
+    """Write a Llama, tensor by tensor.
 
     Args:
-        weights: of transformers, by name, float32.
+        weights: of transformers, by name, float32; a `WeightFiles` is read once, and never held as a whole.
         config: of transformers, with the numbers of heads.
         form: one of `FORMS`, or f32. Tables of tokens have 8 bits at least, vectors 32.
         like: a reader whose every other field is taken over, or a mapping of fields, see `fields_of`.
@@ -204,11 +211,37 @@ def write_gguf(
     add_fields(writer, like)
     writer.add_file_type(_FILE_TYPES[form])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    for name, values in weights.items():
+    shapes = weights.shapes if isinstance(weights, WeightFiles) else {at: one.shape for at, one in weights.items()}
+    for name in weights:
         stem = tensor_name(name)
-        raw, kind = quantised(stem, rotated(stem, values, config), form)
-        writer.add_tensor(f"{stem}.weight", raw, raw_dtype=kind)
-    _write(writer)
+        _announce(writer, f"{stem}.weight", shapes[name], _kind(stem, shapes[name], form))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name in weights:
+        stem = tensor_name(name)
+        writer.write_tensor_data(quantised(stem, rotated(stem, weights[name], config), form)[0])
+    writer.close()
+
+
+def _announce(writer: Any, name: str, shape: Sequence[int], kind: Any) -> None:
+    """Say what a tensor will be; its bytes follow."""
+    import numpy as np
+
+    gguf = import_gguf()
+    plain = {gguf.GGMLQuantizationType.F32: np.float32, gguf.GGMLQuantizationType.F16: np.float16}
+    dtype = np.dtype(plain.get(kind, np.uint8))
+    size = shape if kind in plain else gguf.quant_shape_to_byte_shape(shape, kind)
+    writer.add_tensor_info(name, size, dtype, math.prod(size) * dtype.itemsize, raw_dtype=kind)
+
+
+def _kind(stem: str, shape: Sequence[int], form: str) -> Any:
+    """What GGUF calls the kind of a tensor of this shape in a form."""
+    types = import_gguf().GGMLQuantizationType
+    if len(shape) == 1 or form == "f32":
+        return types.F32
+    wanted = "q8_0" if form.startswith(("q4", "q5")) and stem in ("token_embd", "output") else form
+    return types.F16 if wanted == "f16" or shape[-1] % 32 else getattr(types, wanted.upper())
 
 
 def quantised(stem: str, values: NDArray[Any], form: str) -> tuple[NDArray[Any], Any]:
@@ -216,13 +249,9 @@ def quantised(stem: str, values: NDArray[Any], form: str) -> tuple[NDArray[Any],
     import numpy as np
 
     gguf = import_gguf()
-    types = gguf.GGMLQuantizationType
-    if values.ndim == 1 or form == "f32":
-        return values.astype(np.float32), types.F32
-    wanted = "q8_0" if form.startswith(("q4", "q5")) and stem in ("token_embd", "output") else form
-    if wanted == "f16" or values.shape[-1] % 32:
-        return values.astype(np.float16), types.F16
-    kind = getattr(types, wanted.upper())
+    types, kind = gguf.GGMLQuantizationType, _kind(stem, values.shape, form)
+    if kind in (types.F32, types.F16):
+        return values.astype(np.float32 if kind == types.F32 else np.float16), kind
     return gguf.quants.quantize(np.ascontiguousarray(values, dtype=np.float32), kind), kind
 
 
@@ -296,7 +325,7 @@ def refused(weights: Path, detail: str) -> PlatformError:
     return PlatformError(
         f"weights cannot be trained: {weights}",
         detail=detail,
-        fix="give a whole GGUF of a Llama, or a folder of one with config.json, model.safetensors and tokenizer.json: "
-        "--set model.weights=FILE",
+        fix="give a whole GGUF of a Llama, or a folder of one with config.json, model.safetensors (or several files "
+        "with their index) and tokenizer.json: --set model.weights=FILE",
         code="bad_weights",
     )

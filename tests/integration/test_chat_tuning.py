@@ -25,7 +25,7 @@ from pipelines.recipes.chat import tuning_run
 from pipelines.recipes.chat.tuned import TunedChat
 from pipelines.tasks import get_task, load_config
 from tests.chain import PASSED, Chain
-from tests.chat_weights import write_weights
+from tests.chat_weights import write_shards, write_weights
 from tests.late import needs
 
 pytestmark = pytest.mark.integration
@@ -165,16 +165,16 @@ def test_all_weights_are_served_in_the_smallest_form_that_costs_little(tmp_path:
 def test_a_folder_of_transformers_is_served_as_it_is_in_the_smallest_form_that_costs_little(
     tmp_path: Path, weights: Path
 ) -> None:
-    given = {"model.weights": str(weights), "model.window": 256, "model.max_tokens": 6, "model.safetensors": True}
+    several = write_shards(tmp_path / "several", weights)  # an index and three files
+    given = {"model.weights": str(several), "model.window": 256, "model.max_tokens": 6, "model.safetensors": True}
     limits = {"gate.tuning.quantised_bits": 9.0, "gate.int8_tolerance": 1.0}
     made = Chain(task="chat", home=tmp_path, recipe="pretrained", overrides=given | limits)
     made.dataset()
     found, out = trained(made), made.path("model") / "model"
     assert [one["metric"] for one in found["choices"]] == ["valid_bits_per_byte:q4_1", "valid_token_f1:q4_1"]
-    assert (found["parameters"]["form"], found["parameters"]["weights"]) == ("q4_1", weights.name)
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
-        one.name for one in (out / "safetensors").iterdir()
-    }
+    assert (found["parameters"]["form"], found["parameters"]["weights"]) == ("q4_1", several.name)
+    kept = {one.name for one in several.iterdir() if one.suffix in (".json", ".safetensors", ".jinja")}
+    assert {one.name for one in (out / "safetensors").iterdir()} == kept
     assert (out / "model.gguf").stat().st_size < (weights / "model.safetensors").stat().st_size / 2
     other = shutil.copytree(weights, tmp_path / "other")
     told = json.loads((other / "config.json").read_text()) | {"model_type": "qwen2"}

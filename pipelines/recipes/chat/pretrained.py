@@ -26,10 +26,11 @@ _SERVED = frozenset({".json", ".safetensors", ".jinja", ".model", ".txt"})  # wh
 class PretrainedModel:
     """Which model, and how it is asked.
 
-    weights: a GGUF file, a folder with one, a folder of transformers (config.json, model.safetensors, tokenizer.json),
-    which is converted, or ``package:NAME``, an installed package with a GGUF file.  system: the system
-    message of conversations that bring none.  window: tokens of a conversation.  max_tokens: of an answer in evaluation
-    and by /predict.  tolerance: share of the characters of a golden example that may be others, as processors differ in
+    weights: a GGUF file, a folder with one, a folder of transformers (config.json, model.safetensors or several files
+    with their index, tokenizer.json), which is converted, or ``package:NAME``, an installed package with a GGUF
+    file.  system: the system message of conversations that bring none.
+    window: tokens of a conversation.  max_tokens: of an answer in evaluation and by /predict.  tolerance: share of the
+    characters of a golden example that may be others, as processors differ in
     the last digits of a sum, and one token in another place changes what follows.  safetensors: keep the
     model beside the GGUF as vLLM reads it; of a Llama, and with fairlead[finetune] installed.
     forms: of weights that are written anew, from the one that is tried first to the one that is taken in the end.

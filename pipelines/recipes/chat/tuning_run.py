@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipelines.task import Task
     from pipelines.training.conversations import Example, Template
     from pipelines.training.llama_gguf import Base
+    from pipelines.training.weight_files import WeightFiles
 
 _CHARACTERS = 16  # of a token, at most but for rare ones: a longer answer is cut
 _ASKED = 60  # validation prompts that are answered before, after, and in each form
@@ -161,12 +162,7 @@ def convert(config: Any, task: Task, dataset: Path, out: Path) -> dict[str, Any]
     try:
         base = base_of(folder)
     except PlatformError as err:
-        raise PlatformError(
-            f"weights cannot be converted to GGUF: {folder}",
-            detail=err.detail.replace("is trained", "is converted"),
-            fix="give a GGUF file of this model: --set model.weights=FILE",
-            code="bad_weights",
-        ) from err
+        raise _not_converted(folder, err.detail.replace("is trained", "is converted")) from err
     how = chat_tuning.TuningConfig(), chat_tuning.LoraConfig(rank=0)
     model, tokenizer, device = chat_tuning.open_model(base.folder, *how, config.seed)
     template = Template(tokenizer, config.model.system)
@@ -184,9 +180,22 @@ def convert(config: Any, task: Task, dataset: Path, out: Path) -> dict[str, Any]
     )
     longest = config.model.max_tokens * _CHARACTERS
     about = {"system": config.model.system, "window": config.model.window, "max_tokens": config.model.max_tokens}
-    form, choices = _choose(work, _Weights(work), out, ChatSpec(**about, max_characters=longest))
+    weights = _Weights(work)
+    exact = weights.files()
+    if left := sorted(model.state_dict().keys() - exact.keys() - {"lm_head.weight"}):
+        raise _not_converted(folder, f"its weights have no tensor {left[0]}, of {len(left)} that are missing")
+    form, choices = _choose(work, weights, out, ChatSpec(**about, max_characters=longest), exact)
     _said(work, out, longest, check=True)
     return {"form": form, "choices": [choice.model_dump() for choice in choices]}
+
+
+def _not_converted(folder: Path, detail: str) -> PlatformError:
+    return PlatformError(
+        f"weights cannot be converted to GGUF: {folder}",
+        detail=detail,
+        fix="give a whole folder of transformers, or a GGUF file of this model: --set model.weights=FILE",
+        code="bad_weights",
+    )
 
 
 def _measured(work: Tuning) -> dict[str, dict[str, float]]:
@@ -240,18 +249,25 @@ class _Weights:
         self._base = work.base
         self.config = json.loads((work.base.folder / "config.json").read_text(encoding="utf-8"))
         self.config.setdefault("num_key_value_heads", self.config["num_attention_heads"])
+        self.tied = bool(self.config.get("tie_word_embeddings"))
         self._like: Any = open_gguf(work.base.file) if work.base.file else fields_of(work.base.folder, self.config)
 
     def began(self, file: Path, form: str = "f16") -> None:
         """The base: its own file, or what is made of its folder."""
-        from safetensors.numpy import load_file
-
         if self._base.file:
             shutil.copyfile(self._base.file, file)
-            return
-        found = load_file(self._base.folder / "model.safetensors")
-        tied = self.config.get("tie_word_embeddings")
-        self.write(file, {name: one for name, one in found.items() if not (tied and name == "lm_head.weight")}, form)
+        else:
+            self.write(file, self.files(), form)
+
+    def files(self) -> WeightFiles:
+        """The base as it lies in its folder, tensor by tensor, without what a Llama of today has no place for."""
+        from pipelines.training.weight_files import WeightFiles
+
+        found = WeightFiles(self._base.folder)
+        for name in list(found):
+            if name.endswith("rotary_emb.inv_freq") or (name == "lm_head.weight" and self.tied):
+                found.drop(name)
+        return found
 
     def write(self, file: Path, weights: Mapping[str, Any], form: str) -> None:
         """`weights` as a file of `form`."""
@@ -279,21 +295,22 @@ def _forget_paths(file: Path, name: str = "base_model_name_or_path") -> None:
     file.write_text(json.dumps({**told, name: ""}, indent=1) + "\n", encoding="utf-8")
 
 
-def _choose(work: Tuning, weights: _Weights, out: Path, spec: ChatSpec) -> tuple[str, list[Check]]:
+def _choose(
+    work: Tuning, weights: _Weights, out: Path, spec: ChatSpec, exact: Mapping[str, Any] | None = None
+) -> tuple[str, list[Check]]:
     """Write the first of `model.forms` that costs little: bits per byte of the validation answers, and the metric of
-    the gate on them; the last one is taken in any case."""
+    the gate on them; the last one is taken in any case. exact: the weights; None: those of the model are copied."""
     import torch
 
     from pipelines.training.conversations import bits_per_byte, losses
     from pipelines.training.llama_gguf import rounded
 
     model, gate, forms = work.model, work.config.gate, work.config.model.forms
-    tied = bool(weights.config.get("tie_word_embeddings"))
-    exact = {
-        name: values.detach().cpu().float().numpy().copy()
-        for name, values in model.state_dict().items()
-        if not (tied and name == "lm_head.weight")
+    places = {
+        name: values for name, values in model.state_dict().items() if not (weights.tied and name == "lm_head.weight")
     }
+    if exact is None:
+        exact = {name: values.detach().cpu().float().numpy().copy() for name, values in places.items()}
     longest, file = spec.max_characters, out / WEIGHTS
     (out / SPEC).write_text(spec.model_dump_json(), encoding="utf-8")
     whole = bits_per_byte(losses(model, work.held, work.device), work.held)
@@ -302,9 +319,8 @@ def _choose(work: Tuning, weights: _Weights, out: Path, spec: ChatSpec) -> tuple
     checks: list[Check] = []
     for form in forms[:-1]:
         with torch.no_grad():
-            model.load_state_dict(
-                {name: torch.from_numpy(rounded(name, one, form)) for name, one in exact.items()}, strict=False
-            )
+            for name, values in places.items():
+                values.copy_(torch.from_numpy(rounded(name, exact[name], form)))
         bits = bits_per_byte(losses(model, work.held, work.device), work.held)
         limit = whole + gate.tuning.quantised_bits
         checks.append(_check(f"valid_bits_per_byte:{form}", "at most", bits, limit, bits <= limit))

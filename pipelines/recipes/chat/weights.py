@@ -7,6 +7,7 @@ from pathlib import Path
 
 from contracts.errors import PlatformError
 from contracts.llama_process import check_gguf
+from pipelines.training.weight_files import has_weights
 
 PACKAGE = "package:"
 
@@ -27,19 +28,19 @@ def find_weights(named: str) -> Path:
 
 
 def find_trainable(named: str) -> Path:
-    """A GGUF file, see `find_weights`, or a folder of transformers with ``model.safetensors``.
+    """A GGUF file, see `find_weights`, or a folder of transformers with weights in safetensors.
 
     Raises:
         PlatformError: as of `find_weights`.
     """
     folder = Path(named).expanduser()
-    return folder if (folder / "model.safetensors").is_file() else find_weights(named)
+    return folder if has_weights(folder) else find_weights(named)
 
 
 def is_transformers(named: str) -> bool:
     """Whether `named` is a folder that transformers saved, and that has no GGUF file which could be taken as it is."""
     folder = Path(named).expanduser()
-    return (folder / "model.safetensors").is_file() and not any(folder.glob("*.gguf"))
+    return has_weights(folder) and not any(folder.glob("*.gguf"))
 
 
 def _of_package(name: str) -> list[Path]:

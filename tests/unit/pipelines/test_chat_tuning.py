@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.chat.instructions import FORMAT, instructions
 from pipelines.training.conversations import IGNORED, Template, examples_of, read_general, shown
 from pipelines.tuning_limits import TuningLimits
-from tests.chat_weights import TEMPLATE, tokenizer, write_weights
+from tests.chat_weights import TEMPLATE, tokenizer, write_shards, write_weights
 from tests.late import needs
 from tests.tiny_llama import write_tiny_llama
 
@@ -201,6 +202,67 @@ def test_weights_come_back_from_gguf_as_they_were(tmp_path: Path, monkeypatch: p
         assert {name: read[name] for name in same} == {name: config[name] for name in same}
     assert np.abs(rounded("model.layers.0.mlp.up_proj.weight", weights["model.layers.0.mlp.up_proj.weight"], "q4_1")
                   - weights["model.layers.0.mlp.up_proj.weight"]).max() > 1e-4  # fmt: skip
+
+
+def test_weights_in_several_files_are_those_of_one(tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    from pipelines.training.llama_fields import fields_of
+    from pipelines.training.llama_gguf import base_of, open_gguf, write_gguf
+    from pipelines.training.weight_files import WeightFiles
+
+    one = write_weights(tmp_path / "one")
+    several, half = write_shards(tmp_path / "several", one), write_shards(tmp_path / "half", one, half=True)
+    config = json.loads((one / "config.json").read_text())
+    whole = WeightFiles(one)
+    for form in ("q4_1", "f16"):
+        made = []
+        for weights in (dict(whole), WeightFiles(several)):
+            write_gguf(tmp_path / "a.gguf", weights, config, form, fields_of(one, config))
+            made.append({one.name: one.data.tobytes() for one in open_gguf(tmp_path / "a.gguf").tensors})
+        assert made[0] == made[1]
+        assert len(made[0]) == len(whole)
+    assert base_of(several).digest == base_of(several).digest != base_of(one).digest
+    rough = WeightFiles(half)
+    assert all(rough[name].dtype == np.float32 for name in rough)
+    assert max(float(np.abs(rough[name] - whole[name]).max()) for name in whole) < 0.01
+
+
+def missing(folder: Path) -> str:
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    return "model-00002-of-00003.safetensors is missing"
+
+
+def cut(folder: Path) -> str:
+    file = folder / "model-00002-of-00003.safetensors"
+    file.write_bytes(file.read_bytes()[:-40])
+    return "model-00002-of-00003.safetensors is cut short"
+
+
+def swapped(folder: Path) -> str:
+    shutil.copyfile(folder / "model-00001-of-00003.safetensors", folder / "model-00002-of-00003.safetensors")
+    return "model-00002-of-00003.safetensors has no tensor"
+
+
+def elsewhere(folder: Path) -> str:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../etc/x.safetensors"}}')
+    return "no safetensors file beside it"
+
+
+def unmapped(folder: Path) -> str:
+    (folder / "model.safetensors.index.json").write_text("[1, 2]")
+    return "has no weight_map"
+
+
+@pytest.mark.parametrize("change", [missing, cut, swapped, elsewhere, unmapped])
+def test_of_weights_in_several_files_the_one_that_is_wrong_is_named(tmp_path: Path, change: Any) -> None:
+    from pipelines.training.llama_gguf import base_of
+
+    several = write_shards(tmp_path / "several", write_weights(tmp_path / "one"))
+    said = change(several)
+    with pytest.raises(PlatformError, match="cannot be trained") as caught:
+        base_of(several)
+    assert said in caught.value.detail
+    assert caught.value.code == "bad_weights"
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
