@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contracts.errors import PlatformError
 
 # What the pod of a step is told about itself (pipelines/io/record.py), and a key; no setting of anything.
-_OF_PODS = frozenset({"record", "kfp_run", "pod", "node", "endpoints", "schedule", "pii_key"})
+_OF_PODS = frozenset({"record", "kfp_run", "pod", "node", "endpoints", "schedule", "pii_key", "step_prices"})
 
 
 class Settings(BaseModel):

@@ -55,6 +55,7 @@ class Run(BaseModel):
         code_version: the code that the run was started with; empty is any.
         schedule: the schedule that starts the run.
         profile: of the command line that asks; it names commands to paste.
+        prices: of an hour of a machine, of the profile that asks (`pipelines.cost.Prices`); empty without.
         changed: what is other than in the attempt before, by dotted key.
     """
 
@@ -78,6 +79,7 @@ class Run(BaseModel):
     promote: bool = True
     code_version: str = ""
     schedule: str = ""
+    prices: dict[str, Any] = Field(default_factory=dict)
     profile: str = Field(default="", exclude=True)
     changed: dict[str, Any] = Field(default_factory=dict, exclude=True)
 

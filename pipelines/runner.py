@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
+from pipelines.cost import priced
 from pipelines.data_engines import announced
 from pipelines.event_stream import Translator, sender
 from pipelines.io.events import from_os_error, unexpected
@@ -35,7 +36,7 @@ def run(asked: Run) -> int:
     folder = asked.where.path("runs") / asked.run_id
     try:
         engine = announced(asked.settings, str(asked.where.scratch("parts")))
-        with _prepared(), claimed(folder, asked.run_id), engine:
+        with _prepared(), claimed(folder, asked.run_id), engine, priced(asked.prices):
             return _run(asked, folder, send)
     except PlatformError as err:
         send("run_failed", error=err.as_dict())

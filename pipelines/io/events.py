@@ -112,9 +112,10 @@ class _Telling:
 
     def finished(self, result: Any, began: float) -> None:
         seconds = round(time.perf_counter() - began, 3)
-        emit("step_finished", step=self.step, seconds=seconds, **self._used(), result=result)
+        emit("step_finished", step=self.step, seconds=seconds, **(used := self._used()), result=result)
         if self.record:
-            self.record.write_step(self.step, "finished", started=self.at, seconds=seconds, result=result)
+            took = {"seconds": seconds, "cpu": used["cpu_seconds"]}
+            self.record.write_step(self.step, "finished", started=self.at, **took, result=result)
             self.record.close()
 
     def _used(self) -> dict[str, Any]:
@@ -123,10 +124,11 @@ class _Telling:
 
     def failed(self, error: PlatformError, began: float) -> None:
         seconds, said = round(time.perf_counter() - began, 3), error.as_dict()
-        emit("step_failed", step=self.step, seconds=seconds, **self._used(), error=said)
+        emit("step_failed", step=self.step, seconds=seconds, **(used := self._used()), error=said)
         if self.record:
             final = is_final(error)
-            self.record.write_step(self.step, "failed", started=self.at, seconds=seconds, error=said, final=final)
+            took = {"seconds": seconds, "cpu": used["cpu_seconds"]}
+            self.record.write_step(self.step, "failed", started=self.at, **took, error=said, final=final)
             self.record.close()
 
 

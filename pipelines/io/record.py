@@ -61,8 +61,12 @@ class Record:
         result: Any = None,
         error: Mapping[str, Any] | None = None,
         final: bool = False,
+        cpu: float | None = None,
     ) -> None:
-        """Note how `step` stands: running, finished, cached or failed. `final`: trying it again cannot help."""
+        """Note how `step` stands: running, finished, cached or failed. `final`: trying it again cannot help.
+
+        cpu: seconds of processor that it took.
+        """
         document = {
             "step": step,
             "status": status,
@@ -73,6 +77,7 @@ class Record:
             "result": result,
             "error": error,
             "memory_peak": None if status in ("running", "cached") else memory_peak(),
+            "cpu_seconds": cpu,
             "final": final,
         }
         self._put(step, document, True)

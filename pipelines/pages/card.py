@@ -21,8 +21,13 @@ from pipelines.pages.render import render
 from pipelines.plugins import task_folder
 
 
-def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
-    """The HTML of a candidate; `fields` are a BundleDocument's without `files`, before the gate also without `gate`."""
+def render_card(folder: Path, fields: Mapping[str, Any], title: str, cost: Mapping[str, Any] | None = None) -> str:
+    """The HTML of a candidate.
+
+    Args:
+        fields: of a BundleDocument without `files`, before the gate also without `gate`.
+        cost: what the run took so far, of `pipelines.cost.cost_so_far`; None where it is not known.
+    """
     decided = "gate" in fields
     document = fields_document(fields)
     by = get_evaluation(document.signature.output.problem)
@@ -46,6 +51,7 @@ def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
         checks=_checks(by, document.gate),
         decided=decided,
         data_report=DATA_REPORT if decided and (folder / DATA_REPORT).exists() else "",
+        cost=cost,
         plots=[(p.stem.replace("_", " "), _embed(p)) for p in _ordered(folder / "plots", by.plots)],
         request=curl(document, folder),
         about=[(heading, _html(text)) for heading, text in readme_sections(document.task)],

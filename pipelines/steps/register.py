@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHALLENGER, Registry
 from contracts.tracking import track_nested, track_run
+from pipelines.cost import cost_so_far
 from pipelines.data import left_out
 from pipelines.evaluation import scoring
 from pipelines.io import events
@@ -44,16 +46,17 @@ def register(
     declared = load_config(get_task(task), config)
     fields |= {"rollout": declared.rollout.model_dump(), "loop": declared.loop.model_dump()}
     report = events.progress("register")
+    cost = cost_so_far(where, run, os.environ)
     try:
         with tempfile.TemporaryDirectory(prefix="bundle-") as name:
             folder = Path(name) / "bundle"
             shutil.copytree(source, folder, ignore=shutil.ignore_patterns("candidate.json", scoring.ANSWERS))
-            write_text(folder / "card.html", render_card(folder, fields, get_task(task).title))
+            write_text(folder / "card.html", render_card(folder, fields, get_task(task).title, cost))
             # Bundles in S3 are made here first; the registry uploads what it publishes.
             remote = storage.is_remote(where.uri("artifacts"))
             bundle = write_bundle(folder, where.scratch("bundles") if remote else where.path("artifacts"), fields)
             report(1, 3, doing="track")
-            run_id, url = _track(where, fields, decision, folder, source, run)
+            run_id, url = _track(where, fields, decision, folder, source, run, cost)
     except OSError as err:
         raise events.from_os_error(err, "register") from err
     report(2, 3, doing="publish")
@@ -92,7 +95,13 @@ def load_primary(candidate: Path) -> dict[str, Any]:
 
 
 def _track(
-    where: Endpoints, fields: dict[str, Any], decision: GateDecision, folder: Path, source: Path, run: str
+    where: Endpoints,
+    fields: dict[str, Any],
+    decision: GateDecision,
+    folder: Path,
+    source: Path,
+    run: str,
+    cost: dict[str, Any] | None,
 ) -> tuple[str, str]:
     evaluation = read_json(source / "evaluation.json")
     metrics = {_metric_name(k): v for k, v in fields["metrics"].items()}
@@ -100,6 +109,9 @@ def _track(
         if evaluation["primary"] in values:
             metrics[_metric_name(f"slice.{key}.{evaluation['primary']}")] = values[evaluation["primary"]]
     metrics |= {"latency_ms": evaluation["latency_ms"]["p50"], "bundle_mb": evaluation["bundle_mb"]}
+    if cost:
+        hours = {name: cost[name] for name in ("core_hours", "gib_hours", "gpu_hours")}
+        metrics |= hours if cost["money"] is None else {**hours, f"cost_{cost['currency']}": cost["money"]}
     for check in decision.checks:
         if check.difference is not None:
             metrics[_metric_name(f"champion.difference.{check.metric}")] = check.difference

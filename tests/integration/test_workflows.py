@@ -90,7 +90,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path],
 
 @pytest.fixture(scope="module")
 def first(home: Path) -> Run:
-    run = Run(home, "toy-first")
+    run = Run(home, "toy-first", prices={"currency": "CHF", "core_hour": 0.04})
     assert run.end() == 0, run.document()["error"]
     return run
 
@@ -111,6 +111,9 @@ def test_a_run_goes_from_data_to_champion(first: Run, home: Path) -> None:
     assert (result["name"], result["champion"], result["gate_passed"]) == ("toy", True, True)
     bundle = read_bundle(result["path"])
     assert bundle.document.lineage.run == "toy-first"
+    card = (bundle.path / "card.html").read_text()
+    assert all(f"<td>{step}</td>" in card for step in STEPS[:-1])
+    assert "0.04 CHF for a core hour" in card
     champion = Registry(Endpoints(home=str(home))).resolve("toy@champion")
     assert champion.digest == bundle.digest
     assert champion.run_id

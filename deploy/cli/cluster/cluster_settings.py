@@ -10,6 +10,7 @@ from pydantic import Field
 
 from contracts.endpoints import Endpoints
 from contracts.settings import Settings
+from pipelines.cost import Prices
 
 
 def _image(given: Mapping[str, Any]) -> str:
@@ -82,15 +83,6 @@ class Cluster(Settings):
     needs: tuple[str, ...] = Field(
         ("s3", "redis", "mlflow"), description="parts that steps talk to; network policies admit their labels"
     )
-
-
-class Prices(Settings):
-    """What an hour of a machine costs. A price of zero is one: what it is of costs nothing."""
-
-    currency: str = Field("EUR", description="in which the prices are; it is only shown")
-    core_hour: float = Field(0.0, ge=0, allow_inf_nan=False, description="of one core (vCPU)")
-    gib_hour: float = Field(0.0, ge=0, allow_inf_nan=False, description="of one GiB of memory")
-    gpu_hour: float = Field(0.0, ge=0, allow_inf_nan=False, description="of one GPU")
 
 
 class Profile(Endpoints):

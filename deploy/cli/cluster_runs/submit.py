@@ -122,6 +122,7 @@ def placement(profile: Profile, run: Run | None = None, needs: Mapping[str, Reso
 
     run: without one, for a workflow that any task may be run by.
     """
+    from pipelines.cost import VARIABLE, told
     from pipelines.io.record import SCHEDULE
     from pipelines.resources import Placement
     from pipelines.run_settings import tasks_of
@@ -130,16 +131,18 @@ def placement(profile: Profile, run: Run | None = None, needs: Mapping[str, Reso
     cluster = profile.cluster
     assert cluster is not None
     asked = run or Run()
+    asks = of_pods(needs if needs is not None else step_needs(asked, {}), asked.placing)
     return Placement(
         cluster=True,
         image=asked.placing.image or cluster.image,
         tasks=tasks_of(asked.settings),
-        needs=of_pods(needs if needs is not None else step_needs(asked, {}), asked.placing),
+        needs=asks,
         environment={
             **_environment(cluster),
             ENDPOINTS: pod_endpoints(profile).model_dump_json(),
             **engine_of(cluster, pod_endpoints(profile), asked, _environment(cluster), _secrets(cluster)),
             **({SCHEDULE: asked.schedule} if asked.schedule else {}),
+            VARIABLE: told(profile.prices, asks),
         },
         secrets=_secrets(cluster),
         labels={f"fairlead.io/access-{part}": "true" for part in cluster.needs},

@@ -38,7 +38,7 @@ def page_of(
     links: Sequence[Link],
     cost: Mapping[str, Any] | None = None,
 ) -> RunPage:
-    """One run; `needs` says whose output each step takes, `cost` is a document of `deploy.cli.training.cost`."""
+    """One run; `needs` says whose output each step takes, `cost` is a document of `pipelines.cost`."""
     asked, error = _mapping(record.get("asked")), record.get("error")
     steps = [_step(str(name), _mapping(step), needs) for name, step in _mapping(record.get("steps")).items()]
     settings = _mapping(record.get("settings") or asked.get("settings"))

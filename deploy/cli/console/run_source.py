@@ -15,7 +15,8 @@ from services.console.documents import Link, Run, RunPage
 
 if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
-    from deploy.cli.cluster.cluster_settings import Prices, Profile
+    from deploy.cli.cluster.cluster_settings import Profile
+    from pipelines.cost import Prices
 
 _MOST = 60  # runs of a cluster: each is a record in the store
 _KEPT = 300  # runs that have ended, which do not change

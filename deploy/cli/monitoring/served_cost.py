@@ -21,7 +21,7 @@ from deploy.cli.terminal.output import emit, table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from deploy.cli.cluster.cluster_settings import Prices
+    from pipelines.cost import Prices
 
 _HOUR, _GIB, _DAY = 3600.0, 2.0**30, 86_400.0
 _NO_WORK = "/startupz|/livez|/readyz|/metrics|/v2/health/.+|<unmatched>"

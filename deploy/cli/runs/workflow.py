@@ -49,6 +49,7 @@ class RunOptions:
 
 def plan_run(endpoints: Endpoints, task: str, recipe: str | None = None, options: RunOptions | None = None) -> Run:
     """A new run of a task; refuses an unknown task, recipe, key or source before anything starts."""
+    from deploy.cli.profiles.loading import load_profile
     from pipelines.run_settings import split
     from pipelines.settings import parse_setting
     from pipelines.tasks import get_task
@@ -68,6 +69,7 @@ def plan_run(endpoints: Endpoints, task: str, recipe: str | None = None, options
         nonce=run_id if told.no_cache else "",
         settings=settings,
         placing=told.placing,
+        prices=prices.model_dump() if (prices := load_profile(told.profile).prices) else {},
         profile=told.profile,
     )
 

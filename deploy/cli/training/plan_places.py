@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from contracts import storage
 from contracts.errors import PlatformError
 from contracts.quantities import memory, parse, shown
-from deploy.cli.training.cost import step_cost
+from pipelines.cost import step_cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deploy.cli.cluster.capacity import Node
-    from deploy.cli.cluster.cluster_settings import Prices, Profile
+    from deploy.cli.cluster.cluster_settings import Profile
+    from pipelines.cost import Prices
     from pipelines.resources import Resources
     from pipelines.run import Run
 

@@ -11,8 +11,9 @@ from deploy.cli.runs import local_runs
 from deploy.cli.runs.run_files import find_run, list_runs
 from deploy.cli.terminal.advice import pasteable, resume_command, settings_of
 from deploy.cli.terminal.output import emit, seconds, table
-from deploy.cli.training.cost import in_words, run_cost
+from deploy.cli.training.cost import run_cost
 from deploy.cli.training.start_run import build_report, conclude, show_report
+from pipelines.cost import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 import fairlead
 from contracts.errors import PlatformError
 from deploy.cli.app import app
-from deploy.cli.cluster.cluster_settings import Prices
 from deploy.cli.monitoring.prometheus import PrometheusApi
 from deploy.cli.monitoring.served_cost import of_endpoint, of_prometheus
 from deploy.cli.profiles.loading import load_endpoints, load_profile
-from deploy.cli.training.cost import in_words, run_cost, step_cost
+from deploy.cli.training.cost import run_cost
+from pipelines.cost import Prices, in_words, step_cost
 from pipelines.resources import STEPS, Resources
 
 PRICES = Prices(currency="CHF", core_hour=0.04, gib_hour=0.01, gpu_hour=2.0)

@@ -69,6 +69,8 @@ def test_each_run_of_a_schedule_has_its_own_id_and_knows_its_schedule(
     executors = made["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
     pods = [{e["name"]: e["value"] for e in each["container"]["env"]} for each in executors.values()]
     assert {pod["FAIRLEAD_SCHEDULE"] for pod in pods} == {"nightly"}
+    told = json.loads(pods[0]["FAIRLEAD_STEP_PRICES"])
+    assert (told["prices"], told["asked"]["gate"]["cpu"]) == (None, "100m")
     record = open_record({**pods[0], "FAIRLEAD_RECORD": "/tmp", "FAIRLEAD_KFP_RUN": "r-1"})
     assert record is not None
     assert record.schedule == "nightly"

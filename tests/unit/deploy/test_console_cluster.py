@@ -11,13 +11,14 @@ import pytest
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.quantities import parse
-from deploy.cli.cluster.cluster_settings import Cluster, Prices, Profile
+from deploy.cli.cluster.cluster_settings import Cluster, Profile
 from deploy.cli.cluster_runs import lookup
 from deploy.cli.console import releases as module
 from deploy.cli.console.home_source import HomeSource, model_links
 from deploy.cli.console.releases import Releases
 from deploy.cli.console.run_source import ClusterRuns, run_links
 from deploy.cli.console.stages import ClusterStages
+from pipelines.cost import Prices
 from pipelines.resources import STEPS
 
 

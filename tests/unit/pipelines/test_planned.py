@@ -14,13 +14,14 @@ import pytest
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from deploy.cli.cluster import capacity
-from deploy.cli.cluster.cluster_settings import Cluster, Prices, Profile
+from deploy.cli.cluster.cluster_settings import Cluster, Profile
 from deploy.cli.cluster_runs.step_resources import memory_known, step_needs
 from deploy.cli.runs.workflow import RunOptions
 from deploy.cli.terminal.output import console
 from deploy.cli.training import plan as command
 from deploy.cli.training import plan_places as places
 from pipelines import data_engines, planned, planning
+from pipelines.cost import Prices
 from pipelines.io.record import write_run
 from pipelines.resources import DATA
 from pipelines.run import Run

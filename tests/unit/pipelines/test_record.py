@@ -56,6 +56,7 @@ def test_a_step_that_ends_well(tmp_path: Path) -> None:
     assert said["final"] is False
     assert said["seconds"] >= 0
     assert 5 * 2**20 < said["memory_peak"] < 2**32
+    assert 0 <= said["cpu_seconds"] < 60
     run = read_run(tmp_path.as_posix(), _RUN)
     assert run is not None
     assert (run["run_id"], run["task"], run["kfp_run"]) == ("r1", "news", _RUN)

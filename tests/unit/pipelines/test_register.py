@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +18,15 @@ from contracts.audit import AuditLog
 from contracts.bundle import read_bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from pipelines.cost import VARIABLE, Prices, priced, told
 from pipelines.data import left_out
 from pipelines.formatting import number
+from pipelines.io.files import write_json
+from pipelines.io.record import PLACE, RUN, Record
 from pipelines.pages.card import _html
+from pipelines.resources import Resources
+from pipelines.run import ASKED
+from pipelines.run import Run as Asked
 from pipelines.steps import register as step
 
 
@@ -124,6 +132,58 @@ def test_the_bundle_is_whole_and_knows_its_run(publish: Any) -> None:
         bundle.document.files
     )
     assert {"candidate.json", "answers.npy"}.isdisjoint(bundle.document.files)
+
+
+PRICES = Prices(currency="CHF", core_hour=0.04, gib_hour=0.01, gpu_hour=2.0)
+TOOK = {"seconds": 3600.0, "cpu_seconds": 1800.0, "memory_peak": 2**31}
+
+
+def card_of(result: dict[str, Any]) -> str:
+    return (Path(result["path"]) / "card.html").read_text()
+
+
+def test_the_card_says_what_the_steps_took_and_what_that_cost_then(publish: Any, endpoints: str) -> None:
+    steps = {"ingest": {"status": "cached"}, "train": {"status": "finished", **TOOK}, "register": {"status": "running"}}
+    asked = Asked(run_id="toy-1", task="toy").document()
+    file = Endpoints.model_validate_json(endpoints).path("runs") / "toy-1" / "run.json"
+    write_json(file, {"run_id": "toy-1", ASKED: asked, "steps": steps})
+    with priced(PRICES.model_dump()):
+        result, _, tracked = publish()
+    card = card_of(result)
+    assert "<td>train</td>" in card
+    assert "From the cache, so of an earlier run: ingest." in card
+    assert "0.04 CHF for a core hour" in card
+    assert datetime.now(UTC).date().isoformat() in card
+    expected = {"core_hours": 0.5, "gib_hours": 2.0, "gpu_hours": 0.0, "cost_CHF": 0.5 * 0.04 + 2 * 0.01}
+    assert {name: tracked["metrics"][name] for name in expected} == pytest.approx(expected)
+    assert VARIABLE not in os.environ
+    result, _, tracked = publish()  # the hours are facts, whoever pays
+    assert "<td>train</td>" in card_of(result)
+    assert "At the prices" not in card_of(result)
+    assert "cost_CHF" not in tracked["metrics"]
+
+
+def test_on_a_cluster_the_card_says_what_pods_asked_for(
+    publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(str(tmp_path / "records"), "kfp-1")
+    record.write_step("train", "finished", started="", seconds=3600.0, cpu=1800.0)
+    record.close()
+    for name, value in {
+        PLACE: record.root,
+        RUN: "kfp-1",
+        VARIABLE: told(PRICES, {"train": Resources(cpu="2")}),
+    }.items():
+        monkeypatch.setenv(name, value)
+    result, _, tracked = publish()
+    assert "What its run took" in card_of(result)
+    assert tracked["metrics"]["core_hours"] == 2.0
+
+
+def test_a_card_without_a_record_of_its_run_says_nothing_of_cost(publish: Any) -> None:
+    result, _, tracked = publish()
+    assert "What its run took" not in card_of(result)
+    assert "core_hours" not in tracked["metrics"]
 
 
 @pytest.mark.parametrize(
