@@ -188,7 +188,9 @@ class DrawingSettings(Settings):
         "", description="redis:// where servers of one model share jobs; empty: a job is known where it was taken"
     )
     max_takeovers: int = Field(
-        3, ge=0, description="times that a job which waits is taken over from a server that is gone; 0: it has failed"
+        3,
+        ge=0,
+        description="times that a job is taken over from a server that is gone, and begun anew; 0: it has failed",
     )
     visible_mark: bool = Field(False, description="write the letters AI into every image; else who asks says so")
     seal_file: str = Field("", description="file of a key that seals what images say of themselves; empty: no seal")

@@ -174,10 +174,10 @@ class Jobs:
             job.stopped = True
 
     def pass_on(self, job: Job) -> None:
-        """Let go of a job that another server does; here it counts as nothing."""
+        """Let go of a job that another server does; here it counts as nothing, and ends after its step."""
         job.passed = True
         self._kept.pop(job.id, None)
-        self._end(job, "cancelled")
+        self.cancel(job)
 
     async def close(self) -> None:
         """End all jobs."""

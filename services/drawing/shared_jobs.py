@@ -1,8 +1,9 @@
 """Jobs of images that the servers of one model share through Redis: any of them says how a job is, and can end it.
 
 The server that took a job does it and writes down how it is, at its end with the images; what others ask of it stands
-beside that. What was asked for stands there until the job begins: when its server is gone, or leaves it, another one
-takes it over, and whoever writes down first that it begins does it. A job that had begun has failed with its server.
+beside that. What was asked for stands there until the job has ended: when its server is gone, or leaves it, another one
+takes it over and begins it anew. How often that was says whose it is: a server that was only slow sees that it was more
+often than it knows of, and lets go of it.
 Addresses are those of `feature_repo.stores.redis_address`.
 """
 
@@ -34,7 +35,7 @@ _ALIVE = 15  # seconds after which a server that says nothing is gone
 _PATIENCE = 2.0  # seconds that a job waits for Redis to say that it may begin
 _TAKE_SECONDS = 3.0  # between two looks for jobs that a server left
 _LOOKED = 100  # that have waited longest, of which each is looked at
-_DOCUMENT, _REQUEST, _BEGUN, _TAKEN = "document", "request", "begun", "taken"
+_DOCUMENT, _REQUEST, _TAKEN = "document", "request", "taken"
 
 
 class Taker(Protocol):
@@ -97,25 +98,25 @@ class SharedJobs:
         await self._asked(lambda: self._client().hset(self._key(identifier), what, 1))
 
     async def begins(self, job: Job) -> bool:
-        """Whether it is this server that does a job; then no other may. Where Redis does not answer, it is."""
+        """Whether it is this server that does a job. Where Redis does not answer, it is."""
         if job.request:
             with contextlib.suppress(Problem, TimeoutError):
                 async with asyncio.timeout(_PATIENCE), job.writing:
-                    return await self._asked(partial(self._begin, job.id))
+                    return await self._asked(partial(self._holds, job.id, job.taken))
         return True
 
     def take_over(self, jobs: Jobs, taker: Taker) -> None:
-        """From now on take over jobs that have not begun and whose servers are gone, where `jobs` have room."""
+        """From now on take over jobs that have not ended and whose servers are gone, where `jobs` have room."""
         if self._most:
             self._taking = asyncio.create_task(self._take_over(jobs, taker))
 
     async def leave(self, jobs: Jobs) -> None:
-        """Leave the jobs that have not begun to other servers, or to the one that comes after this."""
+        """Leave the jobs that have not ended to other servers, or to the one that comes after this."""
         for job in [one for one in self._tasks.values() if one.request and one.taken < self._most]:
             with contextlib.suppress(Problem):
                 async with job.writing:
-                    known = job.status == "queued" and await self._asked(partial(self._release, job.id))
-                    if known and job.status == "queued":
+                    known = job.status not in ENDED and await self._asked(partial(self._release, job.id))
+                    if known and job.status not in ENDED:
                         jobs.pass_on(job)
 
     async def settle(self) -> None:
@@ -142,7 +143,7 @@ class SharedJobs:
             asked = await self._told(job, document)
             if job.passed:
                 return
-            if _BEGUN in asked and job.status == "queued":
+            if _TAKEN in asked:
                 jobs.pass_on(job)
                 return
             if CANCEL in asked:
@@ -150,7 +151,11 @@ class SharedJobs:
             await _waited(job.over, _SECONDS)
         while jobs.keeps(job) and not job.collected:
             await _waited(self._closing, _LATER)
-            if COLLECTED in await self._told(job):
+            asked = await self._told(job)
+            if _TAKEN in asked:
+                jobs.pass_on(job)
+                return
+            if COLLECTED in asked:
                 taker.collected(job)
             if self._closing.is_set():
                 break
@@ -165,7 +170,7 @@ class SharedJobs:
                     found = await self._asked(partial(self._take_one, mine))
                     if found is None:
                         break
-                    identifier, request, taken = found
+                    identifier, request, taken, is_cancelled = found
                     try:
                         job = taker.remade(identifier, request, taken)
                         jobs.submit(job, keep=True)
@@ -174,35 +179,32 @@ class SharedJobs:
                         log_event("job_refused", logging.WARNING, job=identifier, error=err.title)
                         await self._asked(partial(self._release, identifier))
                         continue
+                    if is_cancelled:
+                        jobs.cancel(job)  # before it begins
                     log_event("job_taken_over", logging.INFO, job=identifier, times=taken)
                     self.follow(job, jobs, taker)
 
-    def _take_one(self, mine: Collection[str]) -> tuple[str, bytes, int] | None:
-        """One that has waited longest of the jobs without a server: its id, request and how often it was taken now."""
+    def _take_one(self, mine: Collection[str]) -> tuple[str, bytes, int, bool] | None:
+        """The oldest of the jobs without a server: its id, request, how often it was taken now, and whether it is to be
+        cancelled."""
         client = self._client()
         for raw in client.zrange(self._waiting, 0, _LOOKED - 1):
             identifier = raw.decode()
             key = self._key(identifier)
             if identifier in mine or not client.set(f"{key}:alive", self._name, nx=True, ex=_ALIVE):
                 continue
-            request, begun, taken = client.hmget(key, _REQUEST, _BEGUN, _TAKEN)
-            if request is not None and not begun and int(taken or 0) < self._most:
-                return identifier, request, int(client.hincrby(key, _TAKEN, 1))
+            request, taken, cancel = client.hmget(key, _REQUEST, _TAKEN, CANCEL)
+            if request is not None and int(taken or 0) < self._most:
+                return identifier, request, int(client.hincrby(key, _TAKEN, 1)), bool(cancel)
             client.zrem(self._waiting, raw)
             client.delete(f"{key}:alive")
             client.hdel(key, _REQUEST)
         return None
 
-    def _begin(self, identifier: str) -> bool:
-        key = self._key(identifier)
-        pipe = self._client().pipeline(transaction=False)
-        pipe.hsetnx(key, _BEGUN, self._name)
-        pipe.hget(key, _BEGUN)
-        pipe.hdel(key, _REQUEST)
-        pipe.expire(key, self._seconds)
-        owner = pipe.execute()[1]
-        self._client().zrem(self._waiting, identifier)
-        return bool(owner == self._name)
+    def _holds(self, identifier: str, taken: int) -> bool:
+        """Whether a job was not taken over since; Redis may have lost it."""
+        known = self._client().hget(self._key(identifier), _TAKEN)
+        return known is None or int(known) == taken
 
     def _release(self, identifier: str) -> bool:
         """Leave a job to others; whether they can know what it is."""
@@ -211,21 +213,23 @@ class SharedJobs:
         return bool(self._client().hexists(key, _REQUEST))
 
     async def _told(self, job: Job, document: bytes | None = None) -> set[str]:
-        """What others ask of a job, and `_BEGUN` where another server does it; nothing while Redis does not answer."""
+        """What others ask of a job, and `_TAKEN` where another server does it; nothing while Redis does not answer."""
         async with job.writing:
             with contextlib.suppress(Problem):
-                request = job.request if job.status == "queued" else b""
                 if not job.passed:
-                    return await self._asked(partial(self._tell, job.id, document, request, job.created))
+                    return await self._asked(partial(self._tell, job, document))
         return set()
 
-    def _tell(self, identifier: str, document: bytes | None, request: bytes, created: float) -> set[str]:
-        key = self._key(identifier)
+    def _tell(self, job: Job, document: bytes | None) -> set[str]:
+        identifier, key = job.id, self._key(job.id)
+        if job.request and not self._holds(identifier, job.taken):
+            return {_TAKEN}
+        request = job.request if document is not None and orjson.loads(document)["status"] not in ENDED else b""
         if request:
-            if self._client().hget(key, _BEGUN) not in (None, self._name):
-                return {_BEGUN}
-            self._client().zadd(self._waiting, {identifier: created})
+            self._client().zadd(self._waiting, {identifier: job.created})
             self._client().expire(self._waiting, self._seconds)
+        elif job.request and document is not None:
+            self._client().zrem(self._waiting, identifier)
         pipe = self._client().pipeline(transaction=False)
         if document is not None:
             pipe.set(f"{key}:alive", self._name, ex=_ALIVE)
@@ -242,10 +246,10 @@ class SharedJobs:
         """How it is, and whether a server does it, or one can take it over."""
         key = self._key(identifier)
         pipe = self._client().pipeline(transaction=False)
-        pipe.hmget(key, _DOCUMENT, _REQUEST, _BEGUN, _TAKEN)
+        pipe.hmget(key, _DOCUMENT, _REQUEST, _TAKEN)
         pipe.exists(f"{key}:alive")
-        (document, request, begun, taken), alive = pipe.execute()
-        left = request is not None and not begun and int(taken or 0) < self._most
+        (document, request, taken), alive = pipe.execute()
+        left = request is not None and int(taken or 0) < self._most
         return document, bool(alive) or left
 
     def _key(self, identifier: str) -> str:
