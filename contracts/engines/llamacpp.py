@@ -23,6 +23,7 @@ from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, refused
 from contracts.errors import PlatformError
 from contracts.llama_process import LlamaOptions, LlamaProcess
+from contracts.problems.generation import Written
 from contracts.prompts import fill
 from contracts.remote_engine import SAFETENSORS, RemoteEngine, served_name
 
@@ -65,7 +66,10 @@ class LlamaEngine:
         options: of the process.
         process: where conversations of any form are answered.
         window, slots: of the process.
+        guarded: its service looks at texts by `contracts.guard_rules`.
     """
+
+    guarded = True
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         try:
@@ -159,7 +163,8 @@ class LlamaEngine:
         greedy = {"temperature": 0, "seed": 0, "n_predict": self.spec.max_tokens}
         answer = self.process.call("POST", "/completion", {"prompt": prompt, **greedy})
         found = whole(answer.get("content") or "", answer.get("stop_type") == "limit")
-        return (found.strip() if said and not begins else found.rstrip())[: self.spec.max_characters]
+        found = (found.strip() if said and not begins else found.rstrip())[: self.spec.max_characters]
+        return Written(found, tokens=answer.get("tokens_predicted") or 0)
 
     def _answer(self, row: Mapping[str, str]) -> str:
         asked = {"messages": opened([{"role": "user", "content": row[self._input]}], self.spec.system)}
@@ -167,7 +172,8 @@ class LlamaEngine:
         answer = self.process.call("POST", "/v1/chat/completions", {**asked, **greedy})
         choice = answer["choices"][0]
         text = whole(choice["message"].get("content") or "", choice.get("finish_reason") == "length")
-        return text.strip()[: self.spec.max_characters]
+        tokens = (answer.get("usage") or {}).get("completion_tokens") or 0
+        return Written(text.strip()[: self.spec.max_characters], tokens=tokens)
 
 
 def whole(text: str, cut: bool) -> str:

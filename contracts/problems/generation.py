@@ -20,14 +20,16 @@ class Written(str):
     Attributes:
         truncated: the end of the input was not read, as it is longer than what the model takes.
         unfinished: it stops at the limit of its length, not at its end.
+        tokens: that were written, as the engine counts them; 0: it does not say.
     """
 
     truncated: bool
     unfinished: bool
+    tokens: int
 
-    def __new__(cls, text: str, *, truncated: bool = False, unfinished: bool = False) -> Self:
+    def __new__(cls, text: str, *, truncated: bool = False, unfinished: bool = False, tokens: int = 0) -> Self:
         made = super().__new__(cls, text)
-        made.truncated, made.unfinished = truncated, unfinished
+        made.truncated, made.unfinished, made.tokens = truncated, unfinished, tokens
         return made
 
 

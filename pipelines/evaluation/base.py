@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from contracts.bundle import Bundle, BundleDocument, Input
+    from contracts.engine import Engine
     from contracts.fairness import Outcome
     from contracts.problems.classification import Decision
     from pipelines.evaluation.comparison import Pair
@@ -180,6 +181,12 @@ class Evaluation(ABC):
 
     def watched(self, output: Any, decision: Decision | None, answers: Any) -> dict[str, NDArray[Any]]:
         """What monitors watch of answers, by the names of `Serving.watched`: numbers, or names of categories."""
+        return {}
+
+    def asked(
+        self, engine: Engine, columns: Mapping[str, NDArray[Any]], inputs: Sequence[Input], answers: Any
+    ) -> dict[str, NDArray[Any]]:
+        """What monitors watch of answers that depends on the engine or on what was asked, as `watched`."""
         return {}
 
     def explained(

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from contracts.bundle import BundleDocument
+    from contracts.bundle import BundleDocument, Input
+    from contracts.engine import Engine
     from contracts.problems.generation import GenerationOutput
 
 OVERLAP = ("rouge_1", "rouge_2", "rouge_l", "token_f1", "exact_match")
@@ -157,7 +158,7 @@ class Generation(Evaluation):
         return {"scores": {"words": numbers(self.watched(output, None, answers)["answer"])}}
 
     def watched(self, output: GenerationOutput, decision: Any, answers: Any) -> dict[str, NDArray[Any]]:
-        """Words, repetition, language and refusal of each answer."""
+        """Words, repetition, language and refusal of each answer; its tokens, where the engine counts them."""
         import numpy as np
 
         from contracts.texts import described
@@ -165,7 +166,29 @@ class Generation(Evaluation):
         said = [described(text) for text in answers]
         numbers = {"answer": "words", "repetition": "repetition"}
         found = {name: np.array([one[key] for one in said], dtype=np.float64) for name, key in numbers.items()}
-        return found | {name: np.array([one[name] for one in said], dtype=object) for name in ("language", "refused")}
+        found |= {name: np.array([one[name] for one in said], dtype=object) for name in ("language", "refused")}
+        tokens = np.array([getattr(text, "tokens", 0) for text in answers], dtype=np.float64)
+        return found | ({"tokens": np.where(tokens > 0, tokens, np.nan)} if tokens.any() else {})
+
+    def asked(
+        self, engine: Engine, columns: Mapping[str, NDArray[Any]], inputs: Sequence[Input], answers: Any
+    ) -> dict[str, NDArray[Any]]:
+        """The first rule of the guard that holds in what is asked or in the answer, where the service has one."""
+        import numpy as np
+
+        from contracts.guard_rules import RULES, find, watched
+
+        if not getattr(engine, "guarded", False):
+            return {}
+        texts = [columns[item.name] for item in inputs if item.dtype == "string"]
+        after = [rule for rule in RULES if rule.group != "injection"]
+
+        def first(said: Sequence[str], answer: str) -> str:
+            found = [one for text in said for one in find(str(text), RULES)] + find(answer, after)
+            return watched(one.rule.name for one in found)
+
+        rows = zip(*texts, answers, strict=True)
+        return {"guard": np.array([first(said, answer) for *said, answer in rows], dtype=object)}
 
     def batch(self, output: GenerationOutput, decision: Any) -> Batch:
         """The text."""

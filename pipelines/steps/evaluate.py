@@ -166,7 +166,12 @@ def _write_baseline(
     normal: dict[str, Any] = {
         "rows": len(frame),
         "inputs": describe_inputs(columns, watched, moments),
-        "answer": describe_answers({**evaluation.watched(output, decision, answers), **beside}, moments),
+        "answer": describe_answers(
+            evaluation.watched(output, decision, answers)
+            | evaluation.asked(engine, columns, inputs, answers)
+            | dict(beside),
+            moments,
+        ),
     }
     known: dict[str, Any] = normal["inputs"]
     seen_as = _as_logged(engine, columns)

@@ -24,6 +24,7 @@ class Choice:
         watcher: looks at what is written before it is told.
         finish: why it ended, in OpenAI's words; "" while it goes on.
         moment: at which the last token came.
+        tokens: of it, as the engine counts them at its end; 0 before.
     """
 
     calls: CallParser | None = None
@@ -38,6 +39,7 @@ class Choice:
     begun: bool = False
     offset: int = 0
     moment: float = 0.0
+    tokens: int = 0
 
     @property
     def text(self) -> str:

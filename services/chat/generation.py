@@ -245,7 +245,7 @@ class Generation:
     def _use(self, at: int, found: dict[str, Any]) -> None:
         """Take the engine's count of choice `at`: ours has pieces of text, of which a token may give none."""
         tokens = self._runtime.tokens
-        self._told[at] = found["completion_tokens"]
+        self._told[at] = self._asked.choices[at].tokens = found["completion_tokens"]
         written = max(self.usage["completion_tokens"], sum(self._told.values()))
         tokens.written.inc(written - self.usage["completion_tokens"])
         prompt = at // self._asked.each

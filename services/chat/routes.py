@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from contracts.errors import PlatformError
+from contracts.guard_rules import find
 from services.adapters.cache import MISSING, OTHER_BASE, UNAVAILABLE, UNREADABLE
 from services.chat.adapters import PERSONAL, Chosen
 from services.chat.answers import Asked, Choice, CompletionForm, Form
 from services.chat.embeddings import embedded
 from services.chat.errors import away, gone, no_adapter
 from services.chat.generation import Generation
-from services.chat.guard import find
 from services.chat.remote import remote_metrics
 from services.chat.request import (
     MAX_PROMPTS,

@@ -17,8 +17,10 @@ from contracts.engine import Engine
 from contracts.engines.llamacpp import SPEC, WEIGHTS, ChatSpec, LlamaEngine, base_of
 from contracts.errors import PlatformError
 from contracts.gguf import read_head
+from contracts.guard_rules import watched
 from contracts.llama_process import LlamaProcess
 from contracts.model_memory import check_room, memory_limit
+from contracts.problems.generation import Written
 from contracts.remote_engine import RemoteEngine, served_name
 from services.adapters.personal import check_place
 from services.budgets import ANYBODY, Budgets, Reserved
@@ -67,7 +69,9 @@ class ChatRows(Rows):
         given = {name: np.array([text or "" for text in texts], dtype=object) for name, texts in asked.items()}
         answers = self.engine.predict(given, **beside)
         told = [
-            text if None not in row and (text := guard.passed(answer, guard.after, answer=True)) else ""
+            Written(text, tokens=getattr(answer, "tokens", 0))
+            if None not in row and (text := guard.passed(answer, guard.after, answer=True))
+            else ""
             for row, answer in zip(zip(*asked.values(), strict=True), answers, strict=True)
         ]
         found: Any = np.empty(len(told), dtype=object)
@@ -213,15 +217,18 @@ class ChatRuntime(RowRuntime):
                 self.guard.decided("after", name, choice.finish)
             if model is None or choice.finish in ("cancelled", "failed"):
                 continue
-            answers = np.array([choice.text], dtype=object)
-            model.serving.count(answers, [choice.text], metrics.labels, metrics.observed)
+            text = Written(choice.text, tokens=choice.tokens)
+            answers = np.array([text], dtype=object)
+            model.serving.count(answers, [text], metrics.labels, metrics.observed)
             if self.log is None:
                 continue
             flags = [f"guard:{name}" for name in dict.fromkeys((*asked.hits, *said))]
             columns = {model.bundle.document.signature.inputs[0].name: np.array([asked.prompt], dtype=object)}
             batch = Batch(schema="by_features", rows=1, columns=columns, flags=[flags])
-            scored = Scored(inputs=columns, answers=answers, decided=[choice.text], reasons=[])
+            scored = Scored(inputs=columns, answers=answers, decided=[text], reasons=[])
             more = {name: usage[name] for name in ("prompt_tokens", "completion_tokens")} | {"finish": choice.finish}
+            if not self.guard.partly:  # else what is found is less than the reference has
+                more["guard"] = watched((*asked.hits, *said))
             if asked.adapter is not None:
                 more["adapter"] = asked.adapter.name
             identifier = new_id() if at else asked.form.identifier

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _TEXT, EMPTY, REFUSED = "text", "(empty)", "(refused)"
 _WATCHED = {"answer": "words", "repetition": "repetition", "language": "language", "refused": "refused"}
+_SAID = ("tokens", "guard")  # of chats
 
 
 class GenerationServing(Serving):
@@ -39,10 +40,11 @@ class GenerationServing(Serving):
             observed.observe(said["words"])
 
     def record(self, answers: Any, decided: Sequence[str], row: int) -> dict[str, Any]:
-        """Length, repetition, language, refusal and cuts; the answer itself repeats the input, so it is not kept."""
+        """Lengths, repetition, language, refusal and cuts; the answer itself repeats the input, so it is not kept."""
         text = decided[row]
         cuts = {name: True for name in ("truncated", "unfinished") if getattr(text, name, False)}
-        return described(text) | cuts
+        tokens = getattr(text, "tokens", 0)
+        return described(text) | cuts | ({"tokens": tokens} if tokens else {})
 
     def parameters(self, output: GenerationOutput) -> dict[str, Any]:
         """How long answers may be."""
@@ -59,8 +61,9 @@ class GenerationServing(Serving):
         return np.array([one["text"] for one in documents], dtype=object)
 
     def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The number of words, the share of them that repeats, the language, and whether it refuses."""
-        return {name: record.get(key) for name, key in _WATCHED.items()}
+        """Words, the share of them that repeats, the language, refusal; of chats tokens, and the guard's first rule."""
+        found = {name: record.get(key) for name, key in _WATCHED.items()}
+        return found | {name: record[name] for name in _SAID if name in record}
 
 
 SERVING = GenerationServing()

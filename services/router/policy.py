@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from services.chat.guard import RULES, Guard, find
+from contracts.guard_rules import RULES, find
+from services.chat.guard import Guard
 from services.router.backends import Server
 from services.router.settings import Route, Target
 from services.settings import GuardSettings

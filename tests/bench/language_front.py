@@ -80,8 +80,9 @@ def service(port: int, engine_port: int) -> None:
     """The routes and the runtime of the chat service over that engine, with no model of its own."""
     import uvicorn
 
+    from contracts.guard_rules import RULES
     from services.chat.admission import Admission
-    from services.chat.guard import RULES, Guard
+    from services.chat.guard import Guard
     from services.chat.routes import OPENAI
     from services.chat.runtime import ChatRuntime, ChatSettings
     from services.metrics.token_metrics import TokenMetrics

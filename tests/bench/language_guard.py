@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from contracts.guard_rules import find
 from pipelines.recipes.text.split import assign
 from pipelines.tasks.guard import SampleConfig
 from pipelines.tasks.guard.simulator import messages
-from services.chat.guard import Guard, find
+from services.chat.guard import Guard
 from services.settings import GuardSettings
 from tests.bench.report import Row, write
 

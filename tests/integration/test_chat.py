@@ -296,7 +296,15 @@ def test_what_the_guard_finds_is_noted_by_its_rule(client: openai.OpenAI, url: s
     before = metric(url, names.GUARD_HITS, **labels)
     client.chat.completions.create(**say("write to ann.lee@example.com w"))
     assert metric(url, names.GUARD_HITS, **labels) == before + 1
-    until(lambda: '"flags":["guard:email"]' in "".join(f.read_text() for f in (folder / "log").rglob("*.jsonl")))
+
+    def records() -> list[dict[str, Any]]:
+        return [json.loads(line) for f in (folder / "log").rglob("*.jsonl") for line in f.read_text().splitlines()]
+
+    until(lambda: any(one.get("flags") == ["guard:email"] for one in records()))
+    [record] = [one for one in records() if one.get("flags") == ["guard:email"]]
+    assert (record["guard"], record["tokens"]) == ("email", record["completion_tokens"])
+    httpx.post(f"{url}/predict", json={"instances": [{"text": "w"}]}).raise_for_status()
+    until(lambda: any("tokens" in one and "completion_tokens" not in one for one in records()))
 
 
 def test_a_guard_masks_answers_and_refuses_orders(bundle: Bundle, tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.guard_rules import RULES, find
 from services.chat.admission import Admission
 from services.chat.answers import Asked, Choice, Form
 from services.chat.generation import Generation
-from services.chat.guard import RULES, Guard, Watcher, find
+from services.chat.guard import Guard, Watcher
 from services.chat.llama import EngineStream
 from services.chat.modality import MODALITY
 from services.chat.runtime import ChatRuntime
