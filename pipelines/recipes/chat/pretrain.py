@@ -47,11 +47,12 @@ class WriterModel(LlamaShape):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PretrainedWriter(TextTaskConfig):
-    """A language model from scratch. rows: of the built-in sample."""
+    """A language model from scratch. sample: what is made up without a source, see the task.  rows: of it."""
 
     split: SplitConfig = field(default_factory=lambda: SplitConfig(valid_share=0.1, test_share=0.1))
     model: WriterModel = field(default_factory=WriterModel)
     training: PretrainingConfig = field(default_factory=PretrainingConfig)
+    sample: Literal["reports", "verses"] = "reports"
     rows: Annotated[int, Field(ge=20)] = 1_200
 
     reports: ClassVar[str] = "valid_loss"

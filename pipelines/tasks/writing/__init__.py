@@ -70,12 +70,14 @@ class WritingTask(TextGeneration):
     }
 
     def default_source(self, config: Any) -> Iterator[pa.Table]:
-        """Reports that are made up here."""
+        """Reports or verses that are made up here."""
         import pyarrow as pa
 
         from pipelines.tasks.writing.reports import reports
+        from pipelines.tasks.writing.verses import verses
 
-        rows = list(reports(getattr(config, "rows", 400), config.seed))
+        make = verses if getattr(config, "sample", "reports") == "verses" else reports
+        rows = list(make(getattr(config, "rows", 400), config.seed))
         names = [column.name for column in self.columns]
         yield pa.table({name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in names})
 
