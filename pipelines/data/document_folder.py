@@ -3,7 +3,8 @@
 A folder may have ``labels.yaml``, which says who may read what, as patterns of paths with lists of labels: the last
 pattern that fits a document counts; a document that none fits is everybody's. And ``questions.csv`` (or .jsonl) with
 the columns question, answer (empty: nothing answers it), and, if it has them, evidence (words of the passage that
-answers it), document, and labels (of who asks). Documents are refused one by one, by name and reason.
+answers it), document, and labels (of who asks). Documents are refused one by one, by name and reason. Public question
+sets are such folders too, see `pipelines.data.question_sets`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from contracts.problems.answering import SEPARATOR
 from pipelines.data.chunks import ROW, Chunk, Rejected, empty, text_format
 from pipelines.data.document_blocks import Document, RefusedError
 from pipelines.data.document_formats import KNOWN, MAX_BYTES, SUFFIXES, read_document
+from pipelines.data.question_sets import PASSAGES, evidence_in, is_question_set, read_passages, read_question_set
 
 if TYPE_CHECKING:
     from pipelines.task import Task
@@ -36,8 +38,8 @@ def takes_documents(task: Task, source: str) -> bool:
         return False
     path = Path(source).expanduser()
     if path.is_dir():
-        return any(one.suffix.lower() in KNOWN for one in path.rglob("*"))
-    return path.suffix.lower() in KNOWN
+        return any(one.suffix.lower() in KNOWN or one.name in PASSAGES for one in path.rglob("*"))
+    return path.suffix.lower() in KNOWN or is_question_set(path)
 
 
 def fingerprint(source: str, config: Any, report: Callable[..., None]) -> dict[str, Any]:
@@ -61,10 +63,23 @@ def read_documents(source: str, config: Any, known: dict[str, Any]) -> Iterator[
     files = list(_files(source))
     here = Path(source).expanduser()
     beside = here if here.is_dir() else here.parent
+    if is_question_set(here):
+        beside = here / "none"  # it has its own questions
     access = _Labels.read(beside / LABELS, [name for name, _ in files if not _is_beside(name)])
     batch, number, held = _Batch(), 0, 0
     for name, path in files:
         _note(digest, name, path)
+        if is_question_set(path) and path == here:
+            for row in read_question_set(path):
+                number += 1
+                if isinstance(row, Rejected):
+                    batch.rejected.append(replace(row, row=number))
+                else:
+                    batch.add(number, **row)
+                if batch.size >= _CHUNK_ROWS:
+                    yield batch.chunk(number)
+                    batch = _Batch()
+            continue
         if _is_beside(name):
             continue
         try:
@@ -84,7 +99,15 @@ def read_documents(source: str, config: Any, known: dict[str, Any]) -> Iterator[
         if batch.size >= _CHUNK_ROWS or held >= _CHUNK_CHARACTERS:
             yield batch.chunk(number)
             batch, held = _Batch(), 0
-    for at, row in enumerate(_questions(beside, config)):
+    passages: dict[str, str] = {}
+    for row in read_passages(beside, text_format(config.data)):
+        number += 1
+        passages[row["document"]] = row["text"]
+        batch.add(number, **row)
+        if batch.size >= _CHUNK_ROWS:
+            yield batch.chunk(number)
+            batch = _Batch()
+    for at, row in enumerate(_questions(beside, config, passages)):
         number += 1
         batch.add(number, id=f"questions#{at}", **row)
     if batch.size:
@@ -182,7 +205,7 @@ def _files(source: str) -> Iterator[tuple[str, Path]]:
 
 
 def _is_beside(name: str) -> bool:
-    return name == LABELS or name in QUESTIONS
+    return name == LABELS or name in QUESTIONS or name in PASSAGES
 
 
 def _note(digest: Any, name: str, path: Path) -> int:
@@ -209,7 +232,7 @@ def _read(name: str, path: Path, max_pages: int) -> Document:
     return read_document(name, content, max_pages)
 
 
-def _questions(folder: Path, config: Any) -> Iterator[dict[str, Any]]:
+def _questions(folder: Path, config: Any, passages: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """The questions beside the documents.
 
     Raises:
@@ -244,4 +267,13 @@ def _questions(folder: Path, config: Any) -> Iterator[dict[str, Any]]:
                     f"{file.name}: row {row[ROW]} has no question", fix="correct the row", code="bad_source",
                     row=row[ROW], column="question",
                 )  # fmt: skip
+            if (passage := str(row.get("passage") or "").strip()) and not found["document"]:
+                if passage not in passages:
+                    raise PlatformError(
+                        f"{file.name}: row {row[ROW]} names a passage that is not there: {passage}",
+                        fix="correct its id, or leave it empty", code="bad_source", row=row[ROW], column="passage",
+                    )  # fmt: skip
+                if (found["answer"] or "").strip():
+                    found["document"] = passage
+                    found["evidence"] = found["evidence"] or evidence_in(passages, found)
             yield found
