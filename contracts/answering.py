@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from contracts import orders
+from contracts.cross_encoder import CrossEncoder, RerankerSpec
 from contracts.document import Document
 from contracts.lexical import K1, Lexical
 from contracts.nearest import Nearest
@@ -71,7 +72,7 @@ class AnsweringSpec(Document):
         pool: passages that each of the two searches gives.
         judged: of those, how many the judge looks at.
         rerank: ``learned``: the judge orders them; ``none``: reciprocal ranks do, and it only says whether there is an
-            answer.
+            answer; ``onnx``: a cross-encoder does.
         threshold: of its probability, from which on there is an answer.
         means: of a term of questions, terms of answers, and how far each stands for it, from 0 to 1; learned from
             questions that were answered.
@@ -84,7 +85,8 @@ class AnsweringSpec(Document):
     longest: int = Field(50, ge=1)
     pool: int = Field(50, ge=1)
     judged: int = Field(12, ge=1)
-    rerank: Literal["none", "learned"] = "learned"
+    rerank: Literal["none", "learned", "onnx"] = "learned"
+    reranker: RerankerSpec = RerankerSpec()
     judge: JudgeSpec
     threshold: float = Field(ge=0, le=1)
     means: dict[str, dict[str, float]] = Field({})
@@ -204,6 +206,7 @@ class Answerer:
     encoder: Vectors | None = None
     nearest: Nearest | None = field(default=None, kw_only=True)
     elsewhere: VectorStore | None = field(default=None, kw_only=True)
+    reranker: CrossEncoder | None = field(default=None, kw_only=True)
     _read: dict[int, Parsed] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
 
     def answer(self, text: str, labels: Sequence[str] = (), k: int | None = None) -> Answered:
@@ -211,9 +214,7 @@ class Answerer:
         question = self.question(text)
         found = self.candidates(question, labels)
         chances = [self.spec.judge.chance(one.features) for one in found]
-        order = sorted(range(len(found)), key=lambda at: (-chances[at], at))
-        if self.spec.rerank == "none":
-            order = list(range(len(found)))
+        order = self.order(question, found, chances)
         size = min(self.spec.k if k is None else k, self.spec.longest)
         shown = [replace(found[at].passage, score=round(chances[at], 9)) for at in order]
         if len(shown) < size:
@@ -230,6 +231,15 @@ class Answerer:
             citations=tuple(Citation(place, quote) for place, quote in said),
             passages=tuple(shown[:size]),
         )
+
+    def order(self, question: Question, found: Sequence[Candidate], chances: Sequence[float]) -> list[int]:
+        """Places of candidates, the best first; chances: of the judge."""
+        values = chances
+        if self.spec.rerank == "none":
+            return list(range(len(found)))
+        if self.spec.rerank == "onnx" and self.reranker is not None:
+            values = self.reranker.scores(question.text, [one.passage.text for one in found]).tolist()
+        return sorted(range(len(found)), key=lambda at: (-values[at], at))
 
     def question(self, text: str) -> Question:
         """What is searched for."""

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from contracts.answering import Access, Answerer, AnsweringSpec
 from contracts.bundle import Bundle, Input
+from contracts.cross_encoder import CrossEncoder
 from contracts.engine import EngineOptions, EngineSpec, Reason
 from contracts.errors import PlatformError
 from contracts.lexical import ARRAYS, Lexical
@@ -164,7 +165,9 @@ def read_model(folder: Path, threads: int = 1) -> Answerer:
         if vectors is not None and vectors.shape != (len(store), spec.vectors.dimensions):
             raise ValueError(f"{VECTORS} has shape {vectors.shape}, and there are {len(store):,} passages")
         access = Access(names["labels"], arrays["passages.labels"])
-        return Answerer(spec, store, access, lexical, vectors, encoder, nearest=read_nearest(folder, vectors))
+        crossed = CrossEncoder(folder, spec.reranker, threads) if spec.rerank == "onnx" else None
+        near = read_nearest(folder, vectors)
+        return Answerer(spec, store, access, lexical, vectors, encoder, nearest=near, reranker=crossed)
     except (OSError, ValidationError, ValueError, KeyError, IndexError) as err:
         raise PlatformError(
             f"index of documents refused: {folder}", detail=str(err), fix="publish the model again", code="bad_bundle"

@@ -14,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.answering import FEATURES, Answerer, AnsweringSpec, Candidate, JudgeSpec
+from contracts.cross_encoder import GRAPH as RERANKER
+from contracts.cross_encoder import TOKENIZER as JOINS
+from contracts.cross_encoder import CrossEncoder, RerankerSpec
 from contracts.engines.answers import read_model, write_model
+from contracts.errors import PlatformError
 from contracts.lexical import Lexical, lexical_index
 from contracts.nearest import write_nearest
 from contracts.problems.answering import Passage, listed
@@ -68,7 +72,10 @@ def train_answers(dataset: Path, config: Any, out: Path, cache: Path, progress: 
         k=min(answers.k, answers.longest), longest=answers.longest, pool=answers.pool,
         judged=min(answers.judged, answers.longest), rerank=answers.rerank,
         sentences=answers.sentences, vectors=spec, judge=BY_WORDS, threshold=0.0,
+        reranker=RerankerSpec(max_tokens=answers.reranker.max_tokens),
     )  # fmt: skip
+    if answers.rerank == "onnx":
+        take_reranker(answers.reranker.source, out, made.reranker)
     write_model(out, made, found, lexical, vectors, projection)
     if vectors is not None and len(found) > config.index.above:
         asked = [vectors[at] for at in evenly(len(found), _ASKED)]
@@ -158,6 +165,29 @@ def _encoded(
         kind="onnx", dimensions=vectors.shape[1], max_tokens=config.encoder.max_tokens, pad_id=encoder.pad_id
     )
     return vectors, None, spec, encoder.revision
+
+
+def take_reranker(source: str, out: Path, spec: RerankerSpec) -> None:
+    """Copy a cross-encoder beside the index, and try it.
+
+    Raises:
+        PlatformError: ``code="bad_reranker"``: nothing is there, a file is missing, or it does not score a pair.
+    """
+    from pipelines.io.weights import weights_here
+
+    fix = "give a folder with model.onnx and tokenizer.json: --set answer.reranker.source=FOLDER"
+    if not source:
+        raise PlatformError("answer.rerank is onnx, and no reranker is named", fix=fix, code="bad_reranker")
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with weights_here(source, ("model.onnx", "tokenizer.json")) as found:
+            for name, ours in (("model.onnx", RERANKER), ("tokenizer.json", JOINS)):
+                if not (found.folder / name).is_file():
+                    raise ValueError(f"{name} is missing")
+                shutil.copyfile(found.folder / name, out / ours)
+        CrossEncoder(out, spec).scores("What does it weigh?", ["It weighs 4 kg.", "word " * spec.max_tokens])
+    except (OSError, ValueError) as err:
+        raise PlatformError(f"no usable reranker: {source}", detail=str(err), fix=fix, code="bad_reranker") from err
 
 
 def _candidates(model: Answerer, rows: pd.DataFrame, progress: Progress | None = None) -> list[list[Candidate]]:
@@ -254,10 +284,10 @@ def choose_threshold(model: Answerer, rows: pd.DataFrame, wrong_costs: float) ->
     of what nothing answers; each of the two kinds of questions counts as a whole.
     """
     chances, right, answerable = [], [], []
-    for found, label in zip(_candidates(model, rows), rows["label"], strict=True):
+    for question, found, label in zip(rows["question"], _candidates(model, rows), rows["label"], strict=True):
         wanted = Wanted.read(label)
         values = [model.spec.judge.chance(one.features) for one in found]
-        first = 0 if model.spec.rerank == "none" else int(np.argmax(values)) if values else 0
+        first = model.order(model.question(question), found, values)[0] if values else 0
         chances.append(values[first] if values else 0.0)
         right.append(bool(values) and has_evidence(found[first].passage, wanted))
         answerable.append(bool(wanted.evidence))

@@ -57,12 +57,24 @@ class VectorsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class RerankerConfig:
+    """A cross-encoder. source: a folder or s3:// with ``model.onnx`` and ``tokenizer.json``.
+
+    max_tokens: of a question and a passage together, which are read.
+    """
+
+    source: str = ""
+    max_tokens: Annotated[int, Field(ge=8, le=8192)] = 512
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class AnswerConfig:
     """How a question is answered.
 
     k, longest: passages that come with an answer, where a request does not say, and at most.
     pool: passages that each search gives.  judged: of those, how many are looked at more closely.
-    rerank: ``learned``: the judge orders them; ``none``.
+    rerank: ``learned``: the judge orders them; ``onnx``: the cross-encoder that `reranker` names does, and the judge
+    says whether the best one answers; ``none``.
     sentences: of an answer, at most.
     wrong_costs: what a wrong answer costs, where a right one is worth 1; by this the threshold is chosen.
     """
@@ -71,7 +83,8 @@ class AnswerConfig:
     longest: Annotated[int, Field(ge=1, le=1000)] = 50
     pool: Annotated[int, Field(ge=1, le=10_000)] = 50
     judged: Annotated[int, Field(ge=1, le=200)] = 12
-    rerank: Literal["none", "learned"] = "learned"
+    rerank: Literal["none", "learned", "onnx"] = "learned"
+    reranker: RerankerConfig = field(default_factory=RerankerConfig)
     sentences: Annotated[int, Field(ge=1, le=10)] = 2
     wrong_costs: Annotated[float, Field(ge=0)] = 1.0
 
