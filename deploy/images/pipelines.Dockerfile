@@ -51,6 +51,9 @@ COPY pipelines pipelines
 COPY deploy deploy
 COPY fairlead fairlead
 COPY notebooks notebooks
+# The command, as an installed package has it, for people in a workbench.
+RUN printf '#!/opt/venv/bin/python\nimport sys\n\nfrom deploy.cli.app import main\n\nsys.exit(main())\n' > /opt/venv/bin/fairlead \
+ && chmod 755 /opt/venv/bin/fairlead
 # Compiled, and proven to load: a container's root is read-only. What is imported here has its bytecode in the image, or
 # each step would compile its libraries again, half of its start.
 RUN export PYTHONDONTWRITEBYTECODE= \
