@@ -22,6 +22,7 @@ from tests.e2e.kubeflow_pod import kubeflow, runs
 from tests.e2e.readme import commands, reading
 from tests.e2e.spaces import S3_IMAGE, kubectl, need_image, space
 from tests.e2e.watched import QUICK, asking, demo_request, joined_again, starts, watched_rows
+from tests.e2e.workbench import use_a_workbench
 
 pytestmark = pytest.mark.e2e
 KEPT_SECRETS = ("sql", "redis", "s3", "s3-models", "s3-watchers", "predictions")
@@ -339,6 +340,10 @@ def test_an_upgrade_keeps_passwords_volumes_and_databases_running(platform: Plat
     assert platform.kept() == "kept"
 
 
+def test_a_workbench_knows_its_person_and_the_platforms_runs_and_goes_to_sleep(platform: Platform) -> None:
+    use_a_workbench(platform)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -380,10 +385,7 @@ def test_a_second_release_takes_the_stores_of_the_first_but_not_its_fixed_names(
 def test_an_uninstall_leaves_only_what_was_to_be_kept_and_an_install_finds_it_again(platform: Platform) -> None:
     done = platform.helm("uninstall", "fairlead", "--wait", "--timeout", "300s")
     assert done.returncode == 0, done.stderr
-    names = subprocess.run(
-        ["kubectl", "api-resources", "--namespaced", "--verbs=list", "-o", "name"],
-        capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
+    names = kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
     kinds = ",".join(name for name in names if not name.startswith(("events", "pods.metrics")))
     selector = "app.kubernetes.io/part-of=fairlead"
     deadline = time.monotonic() + 180
