@@ -139,7 +139,8 @@ def _perhaps_inside(scores: NDArray[np.float64], chain: _Chain) -> NDArray[np.bo
     most, half = spans + chain.alone, spans.shape[1] // 2
     behind = spans[1:, half:] - spans[1:, :half]
     np.maximum(most[:-1], spans[:-1] + chain.ahead + np.tile(behind, 2), out=most[:-1])
-    return np.any(most >= scores[:, :1], axis=1)
+    found: NDArray[np.bool_] = np.any(most >= scores[:, :1], axis=1)
+    return found
 
 
 def _best(scores: NDArray[np.float64], chain: _Chain, edges: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -264,7 +264,7 @@ def model_of(config: Any, inputs: Sequence[Input], classes: Sequence[str] = ()) 
         return Linear(inputs, config, classes)
     raise PlatformError(
         f"a {config.kind} cannot be federated: its training is no sum of what sites have learned",
-        detail="network and logistic can, embedding_lstm and transformer of texts, and resnet of images",
+        detail="network and logistic can, embedding_lstm and transformer of texts, resnet and linear_probe of images",
         fix="--recipe network, or --recipe logistic",
         code="bad_config",
     )
@@ -299,5 +299,7 @@ def model_told(told: Mapping[str, Any], inputs: Sequence[Input], classes: Sequen
         return words.words_told(told, inputs, classes)
     if told["kind"] == pictures.KIND:
         return pictures.residual_told(told, inputs, classes)
+    if told["kind"] == pictures.PROBE:
+        return pictures.probe_told(told, inputs, classes)
     kinds: Mapping[str, Any] = {"network": NetworkConfig, "logistic": LogisticConfig}
     return model_of(TypeAdapter(kinds[told["kind"]]).validate_python(told), inputs, classes)

@@ -1,11 +1,14 @@
-"""The model of images that can be federated: a residual network with group norm, of recipe ``resnet``.
+"""Models of images that can be federated: a residual network with group norm, of recipe ``resnet``, and a linear model
+on the features of a pretrained network, of recipe ``linear_probe``.
 
-Sites agree on mean and deviation of each channel by sums over their images, unless the recipe says them. Pixels are
-made of files by the function that serves, with the coordinator's settings.
+Sites agree on mean and deviation of each channel, or of each feature, by sums over their images. Pixels are made of
+files by the function that serves, with the coordinator's settings.
 """
 
 from __future__ import annotations
 
+import base64
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ from pydantic import TypeAdapter
 
 from contracts.bundle import Input
 from contracts.images import ImageSpec
-from pipelines.federation.learner import Valid, loaded, spread_of
+from pipelines.federation.learner import Valid, loaded, moments, spread_of
 from pipelines.federation.state_dict import StateDict
 from pipelines.training.network import Spread
 from pipelines.training.pictures import AugmentConfig
@@ -25,7 +28,7 @@ from pipelines.training.pictures import AugmentConfig
 if TYPE_CHECKING:
     import pandas as pd
 
-KIND = "resnet"
+KIND, PROBE = "resnet", "linear_probe"
 _ROWS = 256
 _LEAST = 0.02  # deviation of a channel
 Floats = NDArray[np.float64]
@@ -72,14 +75,7 @@ class Residual(StateDict):
         }
 
     def read(self, frame: pd.DataFrame) -> Pixels:
-        from contracts.engine import MAX_PIXELS
-        from contracts.images import read_pixels
-
-        shape = (len(frame), self.spec.height, self.spec.width, len(self.spec.mode))
-        found = np.empty(shape, np.uint8)
-        for at, content in enumerate(frame[self.column]):
-            found[at] = read_pixels(content, self.spec, MAX_PIXELS)[0]
-        return found
+        return _decoded(frame, self.column, self.spec)
 
     def sums(self, x: Pixels) -> Floats:
         """How many images there are, the sum of the means of their channels, and that of the means of squares."""
@@ -146,6 +142,131 @@ class Residual(StateDict):
             loaded(self, weights), valid.task, seen.spec, seen.pixels, valid.y, list(self.classes), self.column, out
         )
         return {**found, "decision": None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(StateDict):
+    """See `pipelines.federation.models.Model`; what is kept of a row are the features that a frozen network has for it.
+
+    graph: of the features, in ONNX, which sites get from the coordinator.  width: how many features.
+    """
+
+    column: str
+    spec: ImageSpec
+    graph: bytes
+    width: int
+    classes: Sequence[str]
+
+    imports = ("PIL.Image", "onnxruntime")
+
+    def told(self) -> dict[str, Any]:
+        graph = base64.b64encode(self.graph).decode("ascii")
+        return {"kind": PROBE, "spec": self.spec.model_dump(), "width": self.width, "graph": graph}
+
+    def read(self, frame: pd.DataFrame) -> NDArray[np.float32]:
+        from pipelines.training.image_backbone import features_of
+        from pipelines.training.pictures import Pictures
+
+        if frame.empty:
+            return np.zeros((0, self.width), np.float32)
+        pixels = _decoded(frame, self.column, self.spec)
+        found = features_of(_graph(self.graph), self.spec, Pictures(pixels, np.zeros(len(pixels), np.int64)), _silent)
+        return found.astype(np.float32)
+
+    def sums(self, x: NDArray[np.float32]) -> Floats:
+        return moments(x.astype(np.float64))
+
+    def agree(self, sums: Floats) -> Spread:
+        return spread_of(sums)
+
+    def features(self, x: NDArray[np.float32], spread: Spread) -> NDArray[np.float32]:
+        return ((x - spread.mean) / spread.deviation).astype(np.float32)
+
+    def module(self, private: bool) -> Any:
+        import torch
+
+        return torch.nn.Sequential(OrderedDict(head=torch.nn.Linear(self.width, len(self.classes))))
+
+    def losses(self, module: Any, seen: NDArray[np.float32], y: NDArray[np.int64], at: NDArray[np.int64]) -> Any:
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(module(torch.from_numpy(seen[at])), torch.from_numpy(y[at]), reduction="none")
+
+    def answers(self, module: Any, seen: NDArray[np.float32]) -> Floats:
+        import torch
+
+        with torch.no_grad():
+            found: Floats = module(torch.from_numpy(seen)).double().numpy()
+        return found
+
+    def finish(
+        self, weights: Floats, spread: Spread, recipe: Any, valid: Valid, private: bool, out: Path
+    ) -> dict[str, Any]:
+        from pipelines.training.calibration import fit_temperature
+
+        factor = fit_temperature(self.scores(weights, self.features(valid.x, spread)), valid.y)
+        width = self.width * len(self.classes)
+        linear = weights[:width].reshape(len(self.classes), self.width).T / spread.deviation[:, None]
+        bias = weights[width:] - spread.mean @ linear
+        assert valid.frame is not None
+        pixels = _decoded(valid.frame, self.column, self.spec)
+        found: dict[str, Any] = recipe.finish(
+            (_graph(self.graph), linear * factor, bias * factor),
+            (valid.task, self.spec, pixels, valid.y, list(self.classes), self.column),
+            out,
+        )
+        told = {"temperature": 1 / factor, "features": self.width}
+        return {**found, "decision": None, "parameters": {**found["parameters"], **told}}
+
+
+def _silent(*_: Any, **__: Any) -> None:
+    """Progress that nobody sees."""
+
+
+def _graph(content: bytes) -> Any:
+    import onnx
+
+    return onnx.load_from_string(content)
+
+
+def _decoded(frame: pd.DataFrame, column: str, spec: ImageSpec) -> Pixels:
+    from contracts.engine import MAX_PIXELS
+    from contracts.images import read_pixels
+
+    found = np.empty((len(frame), spec.height, spec.width, len(spec.mode)), np.uint8)
+    for at, content in enumerate(frame[column]):
+        found[at] = read_pixels(content, spec, MAX_PIXELS)[0]
+    return found
+
+
+def probe_of(graph: Any, spec: ImageSpec, column: str, classes: Sequence[str]) -> Probe:
+    """The model of a recipe `LinearProbe`, on the features of `graph`, see `training.image_backbone.read_graph`."""
+    from pipelines.training.image_backbone import features_of
+    from pipelines.training.pictures import Pictures
+
+    black = Pictures(np.zeros((1, spec.height, spec.width, len(spec.mode)), np.uint8), np.zeros(1, np.int64))
+    width = features_of(graph, spec, black, _silent).shape[1]
+    return Probe(column=column, spec=spec, graph=graph.SerializeToString(), width=width, classes=classes)
+
+
+def probe_told(told: Mapping[str, Any], inputs: Sequence[Input], classes: Sequence[str]) -> Probe:
+    """The model that `Probe.told` describes.
+
+    Raises:
+        ValueError, KeyError: it describes none.
+    """
+    column = next(item.name for item in inputs if item.dtype == "bytes")
+    try:
+        graph = _graph(base64.b64decode(told["graph"], validate=True))
+        made = probe_of(graph, ImageSpec.model_validate(told["spec"]), column, classes)
+    except (KeyError, ValueError):
+        raise
+    except Exception as err:  # of the libraries that read and run it
+        raise ValueError(f"a graph that cannot be read: {str(err)[:200]}") from err
+    if made.width != told["width"]:
+        raise ValueError(f"a graph of {made.width} features, expected {told['width']}")
+    return made
 
 
 def residual_of(recipe: Any, column: str, classes: Sequence[str]) -> Residual:

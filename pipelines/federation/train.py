@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _KEPT = "federation.npz"
 _ARRAYS = ("weights", "velocity", "average", "mean", "deviation")  # of a `_State`
-_AVERAGED = 0.8  # share of the running mean that each of the last rounds leaves of what was before
+_AVERAGED = 0.8  # at most, of the running mean that each of the last rounds leaves of what was before
 _LINEAR = Local(epochs=1, batch_size=512, learning_rate=0.02, decay=0.0, clip=1.0, proximal=0.0)
 
 
@@ -151,13 +151,22 @@ def _rounds(
         added, sites = leader.learn(number, arrays, {"how": how, "seed": recipe.seed}, loss)
         state.velocity = config.momentum * state.velocity + added
         state.weights = state.weights + state.velocity
-        late = number > config.rounds // 2
-        state.average = _AVERAGED * state.average + (1 - _AVERAGED) * state.weights if late else state.weights
+        state.average = averaged(state.average, state.weights, number - config.rounds // 2)
         found = {f"valid_{name}": value for name, value in quality(state.average).items()}
         state.history.append({"round": float(number), **found, "sites": float(sites)})
         state.round = number
         _keep(checkpoints, state, leader.members)
         progress(number, config.rounds, **found, sites=sites)
+
+
+def averaged(mean: Floats, weights: Floats, late: int) -> Floats:
+    """The running mean of the weights, with those of one more round.
+
+    Of the first `late` rounds, from 1 on, it is the plain mean, so that a training of few rounds soon forgets how it
+    began; before them, from 0 down, it is the weights themselves.
+    """
+    kept = min(_AVERAGED, 1 - 1 / late) if late > 0 else 0.0
+    return kept * mean + (1 - kept) * weights
 
 
 def _local(recipe: Any) -> Local:

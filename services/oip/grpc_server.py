@@ -6,6 +6,7 @@ Deadlines are gRPC's own; keys and priority come as metadata with the names of t
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any
@@ -20,6 +21,7 @@ from services.model.runtime import RowRuntime
 from services.oip import binary as oip_binary
 from services.oip import inference
 from services.oip import oip_pb2 as pb
+from services.request_options import RequestOptions
 from services.server.requests import options_of
 
 logger = logging.getLogger(NAME)
@@ -49,7 +51,7 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-_Answer = Callable[[Any, dict[bytes, bytes], float], Awaitable[Any]]
+_Answer = Callable[[Any, RequestOptions], Awaitable[Any]]
 
 
 class GrpcServer:
@@ -110,10 +112,11 @@ class GrpcServer:
                 given = {
                     k.encode(): v if isinstance(v, bytes) else v.encode() for k, v in context.invocation_metadata()
                 }
-                if runtime.keys is not None and not is_open:
-                    runtime.authorise(given)
+                holder = runtime.authorise(given) if runtime.keys is not None and not is_open else None
                 left = context.time_remaining()
-                return await answer(message, given, runtime.settings.timeout_seconds if left is None else left)
+                options = options_of(given, min(runtime.settings.timeout_seconds, math.inf if left is None else left))
+                options.labels = holder.labels if holder is not None else None
+                return await answer(message, options)
             except Problem as err:
                 problem = err
             except PlatformError as err:
@@ -130,23 +133,23 @@ class GrpcServer:
 
         return handle
 
-    async def _live(self, message: Any, given: dict[bytes, bytes], left: float) -> Any:
+    async def _live(self, message: Any, options: RequestOptions) -> Any:
         return pb.ServerLiveResponse(live=self._runtime.alive)
 
-    async def _ready(self, message: Any, given: dict[bytes, bytes], left: float) -> Any:
+    async def _ready(self, message: Any, options: RequestOptions) -> Any:
         return pb.ServerReadyResponse(ready=self._runtime.ready)
 
-    async def _model_ready(self, message: Any, given: dict[bytes, bytes], left: float) -> Any:
+    async def _model_ready(self, message: Any, options: RequestOptions) -> Any:
         self._check(message.name, message.version)
         return pb.ModelReadyResponse(ready=self._runtime.ready)
 
-    async def _server_metadata(self, message: Any, given: dict[bytes, bytes], left: float) -> Any:
+    async def _server_metadata(self, message: Any, options: RequestOptions) -> Any:
         name = f"fairlead-{self._runtime.modality.name}"
         return pb.ServerMetadataResponse(
             name=name, version=self._runtime.version, extensions=list(inference.EXTENSIONS)
         )
 
-    async def _model_metadata(self, message: Any, given: dict[bytes, bytes], left: float) -> Any:
+    async def _model_metadata(self, message: Any, options: RequestOptions) -> Any:
         document = inference.describe_model(self._runtime, self._check(message.name, message.version))
         tensor = pb.ModelMetadataResponse.TensorMetadata
         return pb.ModelMetadataResponse(
@@ -157,11 +160,9 @@ class GrpcServer:
             outputs=[tensor(**one) for one in document["outputs"]],
         )
 
-    async def _infer(self, message: Any, given: dict[bytes, bytes], left: float) -> Any:
+    async def _infer(self, message: Any, options: RequestOptions) -> Any:
         runtime = self._runtime
         model = self._check(message.model_name, message.model_version)
-        options = options_of(given, min(left, runtime.settings.timeout_seconds))
-        options.labels = runtime.labels_of(given)
         document, _ = await inference.infer(runtime, model, _document(message), options)
         raw = bool(message.raw_input_contents)
         answer = pb.ModelInferResponse(model_name=runtime.name, model_version=runtime.version, id=document["id"])

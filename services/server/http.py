@@ -110,14 +110,15 @@ class App:
             if runtime.cors is not None and route is not None and is_preflight(scope["method"], request.headers):
                 methods = ", ".join(route.methods)
                 return Answer(b"", 204, headers=runtime.cors.preflight(request.headers, methods))
+            holder = None
             if runtime.keys is not None and (route is None or not route.open):
-                runtime.authorise(request.headers)
+                holder = runtime.authorise(request.headers)
             handler = _handler(route, scope["method"])
             if timeout is None:
                 return await handler(request)
             request.options = options_of(request.headers, timeout)
-            if runtime.keys is not None:
-                request.options.labels = runtime.labels_of(request.headers)
+            if holder is not None:
+                request.options.labels = holder.labels
             clock = self._watch(request.options.deadline)
             return await handler(request)
         except Problem as err:

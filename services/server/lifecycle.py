@@ -26,7 +26,7 @@ from services.errors import Problem, unavailable
 from services.logs import NAME, log_event
 from services.metrics.held import Held
 from services.metrics.service_metrics import ServiceMetrics
-from services.server.auth import KeyRing, digest_of, given_key
+from services.server.auth import Holder, KeyRing
 from services.server.cors import Cors
 from services.server.requests import Route
 from services.settings import ServiceSettings, load_settings
@@ -152,22 +152,15 @@ class Runtime(ABC):
         if self._loading is not None:
             await self._loading
 
-    def authorise(self, headers: Mapping[bytes, bytes]) -> None:
-        """Let a request with these headers pass, or raise the Problem that refuses it."""
+    def authorise(self, headers: Mapping[bytes, bytes]) -> Holder:
+        """Let a request with these headers pass, or raise the Problem that refuses it; whose key it has."""
         assert self.keys is not None
         try:
-            self.keys.check(headers)
+            return self.keys.check(headers)
         except Problem as err:
             if err.status == 429:
                 self.metrics.shed("rate_limited")
             raise
-
-    def labels_of(self, headers: Mapping[bytes, bytes]) -> frozenset[str] | None:
-        """Which labels the key of a request has, see `Holder`; None without keys."""
-        if self.keys is None:
-            return None
-        holder = self.keys.holder(digest_of(given_key(headers)))
-        return holder.labels if holder is not None else frozenset()  # of a key that is gone meanwhile
 
     @property
     def ready(self) -> bool:

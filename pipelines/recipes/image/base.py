@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from pipelines.training.pictures import Pictures
 
 
-_EVEN = {"RGB": (0.5, 0.5, 0.5), "L": (0.5,)}
-_WIDTH = {"RGB": (0.25, 0.25, 0.25), "L": (0.25,)}
+# How colours are scaled where no image may be looked at.
+EVEN = {"RGB": (0.5, 0.5, 0.5), "L": (0.5,)}
+WIDTH = {"RGB": (0.25, 0.25, 0.25), "L": (0.25,)}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -124,6 +125,14 @@ class ImageRecipe(TaskConfig):
             found = self.served(images, found, out) if group().leads else found
         return {"engine": "onnx", "output": class_output(task, self, images.classes), "decision": None, **found}
 
+    def by_sites(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Train by those of the section ``federation``, see `pipelines.federation.train.train_federated`."""
+        from pipelines.federation.train import train_federated
+
+        classes = class_names(self, dataset)
+        found = train_federated(self, task, classes, dataset, out, checkpoints, progress)
+        return {**found, "output": class_output(task, self, classes)}
+
     def served(self, images: Images, found: dict[str, Any], out: Path) -> dict[str, Any]:
         """Give a model that was written the form and the outputs that it is served with; what `found` is with these."""
         if self.int8:
@@ -175,7 +184,7 @@ def read_images(task: Task, config: ImageRecipe, dataset: Path, scratch: Path) -
     train = decode_part(dataset / "train.parquet", column, spec, classes, scratch, config.decoded())
     valid = decode_part(dataset / "valid.parquet", column, spec, classes, scratch)
     # Of a private training they are as of no image, but of all colours alike.
-    mean, deviation = channel_scale(train.pixels) if not config.is_private else (_EVEN[image.mode], _WIDTH[image.mode])
+    mean, deviation = channel_scale(train.pixels) if not config.is_private else (EVEN[image.mode], WIDTH[image.mode])
     spec = spec.model_copy(update={"mean": image.mean or mean, "std": image.std or deviation})
     return Images(
         task=task, train=train, valid=valid, classes=classes, spec=spec, dataset=dataset, column=column, scratch=scratch

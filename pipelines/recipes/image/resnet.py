@@ -12,10 +12,10 @@ from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
 from pipelines.federation.settings import FederationConfig
-from pipelines.recipes.image.base import Images, class_names, write_spec
+from pipelines.recipes.image.base import Images, write_spec
 from pipelines.recipes.image.neural import NeuralImage, begin, fit, scores
 from pipelines.settings import setting
-from pipelines.task import STRICT, Progress, class_output
+from pipelines.task import STRICT, Progress
 from pipelines.training.image_network import widest
 from pipelines.training.pictures import Pictures
 from pipelines.training.privacy import PrivacyConfig, check_settings, pay
@@ -67,11 +67,7 @@ class ResnetImage(NeuralImage):
         """As any recipe of images, or by a federation."""
         if not self.federation.is_on:
             return super().train(task, dataset, out, checkpoints, progress)
-        from pipelines.federation.train import train_federated
-
-        classes = class_names(self, dataset)
-        found = train_federated(self, task, classes, dataset, out, checkpoints, progress)
-        return {**found, "output": class_output(task, self, classes)}
+        return self.by_sites(task, dataset, out, checkpoints, progress)
 
     def federated(self, task: Task, classes: Sequence[str]) -> Residual:
         """What sites train together.

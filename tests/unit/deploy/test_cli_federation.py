@@ -48,7 +48,7 @@ def test_the_run_accepts_what_it_is_told() -> None:
     [
         ("credit", "lightgbm", "--recipe logistic"),
         ("news", "linear", "--recipe embedding_lstm"),
-        ("images", "linear_probe", "--recipe resnet"),
+        ("images", "finetune", "--recipe resnet"),
         ("recommend", None, "fairlead federate credit"),
     ],
 )
@@ -59,8 +59,8 @@ def test_what_cannot_be_federated_is_refused_before_anything_starts(task: str, r
 
 
 def test_texts_and_images_have_recipes_that_can() -> None:
-    found = [federable("news", "transformer"), federable("news", "transformer_lstm"), federable("images", None)]
-    assert found == ["transformer", "transformer_lstm", "resnet"]
+    asked = [("news", "transformer"), ("news", "transformer_lstm"), ("images", None), ("images", "linear_probe")]
+    assert [federable(*one) for one in asked] == ["transformer", "transformer_lstm", "resnet", "linear_probe"]
 
 
 def test_a_fault_that_is_none_and_an_unknown_rule_are_named() -> None:

@@ -14,13 +14,16 @@ import pytest
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from contracts.images import read_pixels
 from pipelines.federation.aggregate import RULES, Rule, Updates, bounded
 from pipelines.federation.learner import Local, Valid, learned, learned_privately, loaded, measured, weights_of
 from pipelines.federation.models import model_told
-from pipelines.federation.pictures import Residual
+from pipelines.federation.pictures import Probe, Residual
 from pipelines.federation.state_dict import tensors_of
+from pipelines.federation.train import averaged
 from pipelines.federation.words import Transformer
 from pipelines.recipes.image.base import AbstainConfig, ImageConfig
+from pipelines.recipes.image.probe import LinearProbe, ProbeModel
 from pipelines.recipes.image.resnet import ResnetImage, ResnetModel
 from pipelines.recipes.text.transformer import TransformerModel, TransformerText
 from pipelines.recipes.text.transformer_lstm import TransformerLstmModel, TransformerLstmText
@@ -142,6 +145,15 @@ def test_sites_of_texts_learn_together_though_one_of_five_sends_the_opposite() -
     assert spoiled["accuracy"] < after["accuracy"] - 0.2, "a plain mean is spoiled"
 
 
+def test_a_training_of_few_rounds_forgets_how_it_began() -> None:
+    rounds, mean, seen = 8, np.zeros(1), []
+    for number in range(1, rounds + 1):
+        mean = averaged(mean, np.array([float(number)]), number - rounds // 2)
+        seen.append(float(mean[0]))
+    assert seen == pytest.approx([1, 2, 3, 4, 5, 5.5, 6, 6.5])  # nothing of the first half
+    assert averaged(np.zeros(1), np.ones(1), 30)[0] == pytest.approx(0.2)
+
+
 def test_a_proximal_term_holds_a_transformer_back() -> None:
     _, model = of_texts()
     rows = texts(32, 1)
@@ -250,6 +262,72 @@ def test_sites_of_images_learn_together_and_the_graph_answers_as_measured(tmp_pa
     assert answers["probabilities"] == pytest.approx(expected, abs=1e-3)
     assert {"vector", "ood_score"} <= set(names)
     assert found["parameters"]["ood_refused"] == 0.05
+
+
+def of_features(folder: Path, **more: Any) -> tuple[LinearProbe, Probe]:
+    """A linear model on the means of six channels of a convolution."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    kernel = np.random.default_rng(3).normal(size=(6, 3, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["given", "kernel"], ["places"], kernel_shape=[3, 3]),
+            helper.make_node("Relu", ["places"], ["features"]),
+        ],
+        "frozen",
+        [helper.make_tensor_value_info("given", TensorProto.FLOAT, ["rows", 3, 8, 8])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", 6, 6, 6])],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9), folder / "model.onnx"
+    )
+    model = ProbeModel(backbone=str(folder), mirror=True)
+    recipe = LinearProbe(recipe="linear_probe", image=ImageConfig(width=8, height=8), model=model, **more)
+    return recipe, recipe.federated(get_task("images"), CLASSES)
+
+
+def test_a_site_has_the_frozen_network_from_the_coordinator_alone(tmp_path: Path) -> None:
+    _, made = of_features(tmp_path)
+    told = json.loads(json.dumps(made.told()))
+    site, rows = model_told(told, IMAGES, CLASSES), images(5, 1)
+    assert site.layout() == made.layout() == [("head.weight", (3, 6)), ("head.bias", (3,))]
+    assert site.read(rows) == pytest.approx(made.read(rows))
+    assert site.read(rows.iloc[:0]).shape == (0, 6)
+    for change in ({"graph": "?"}, {"graph": "AAAA"}, {"width": 5}, {"spec": {}}):
+        with pytest.raises(ValueError, match=r"."):
+            model_told({**told, **change}, IMAGES, CLASSES)
+
+
+def test_sites_learn_a_linear_model_on_frozen_features_and_the_graph_answers_as_measured(tmp_path: Path) -> None:
+    import onnxruntime
+
+    recipe, model = of_features(tmp_path, abstain=AbstainConfig(false_refusals=0.05))
+    # Sites of one class each, so that none can learn to tell them apart by itself.
+    whole, valid = images(120, 1), images(40, 9)
+    sites = [whole[whole["label"] == label] for label in CLASSES]
+    x = [model.read(rows) for rows in sites]
+    spread = model.agree(np.sum([model.sums(one) for one in x], axis=0))
+    assert spread.mean == pytest.approx(model.read(whole).mean(axis=0), rel=1e-4)
+    held = model.read(valid)
+    seen, weights = model.features(held, spread), model.first(7)
+    for number in range(20):
+        updates = [
+            learned(model, weights, model.features(one, spread), numbers(rows), ADAM, [7, number, at])
+            for at, (one, rows) in enumerate(zip(x, sites, strict=True))
+        ]
+        weights = weights + np.mean(updates, axis=0)
+    assert measured(model.scores(weights, seen), numbers(valid))["accuracy"] > 0.9
+    given = Valid(x=held, y=numbers(valid), losses=np.ones(40), task=get_task("images"), frame=valid)
+    found = model.finish(weights, spread, recipe, given, False, tmp_path)
+    graph = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    pixels = np.stack([read_pixels(content, model.spec, 1 << 20)[0] for content in valid["image"]])
+    names = [one.name for one in graph.get_outputs()]
+    answers = dict(zip(names, graph.run(None, {"given": model.spec.normalised(pixels)}), strict=True))
+    expected = model.scores(weights, seen) / found["parameters"]["temperature"]
+    assert answers["probabilities"] == pytest.approx(expected, abs=1e-3)
+    assert {"vector", "ood_score"} <= set(names)
 
 
 @pytest.mark.parametrize("drawn", [0.5, 1e-9])

@@ -45,6 +45,17 @@ def test_a_key_opens_in_either_header(serve: Any, make_bundle: Any, keys: Any, h
     assert client.post("/predict", json=GOOD, headers={name: text.format("")}).status_code == 401
 
 
+def test_a_key_is_hashed_once_a_request(
+    serve: Any, make_bundle: Any, keys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, hashed = serve(make_bundle(), keys_file=str(keys[1])), []
+    digest_of = auth.digest_of
+    monkeypatch.setattr(auth, "digest_of", lambda key: (hashed.append(key), digest_of(key))[1])
+    assert served.client.post("/predict", json=GOOD, headers={"x-api-key": keys[0]}).status_code == 200
+    assert len(hashed) == 1
+    assert served.runtime.authorise({b"x-api-key": keys[0].encode()}).name == "shop"
+
+
 def test_a_hash_is_no_key(serve: Any, make_bundle: Any, keys: Any) -> None:
     digest = keys[1].read_text().strip().rpartition(":")[2]
     client = serve(make_bundle(), keys_file=str(keys[1])).client
