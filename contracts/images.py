@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, SupportsBytes
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -77,14 +77,14 @@ class TooLargeError(Exception):
     """Its text is a number of pixels."""
 
 
-def open_image(file: bytes, most: int) -> Image.Image:
-    """An image by its header alone: nothing is decoded yet.
+def open_image(file: SupportsBytes, most: int) -> Image.Image:
+    """An image by its header alone: nothing is decoded yet. A file may be what ``bytes`` reads.
 
     Raises:
         TooLargeError: more than `most` pixels.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(file), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(bytes(file)), formats=FORMATS)
     except Image.DecompressionBombError:
         raise TooLargeError(f"more than {2 * int(Image.MAX_IMAGE_PIXELS or 0)}") from None
     if image.width * image.height > most:
@@ -100,7 +100,7 @@ def upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def read_pixels(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint8], int]:
+def read_pixels(file: SupportsBytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint8], int]:
     """The pixels of a file as `spec` wants them, shape (height, width, channels), and how many the file had.
 
     Raises:
@@ -111,7 +111,7 @@ def read_pixels(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uin
     return pixels, width * height
 
 
-def read_sized(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def read_sized(file: SupportsBytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """As `read_pixels`, with the width and the height that the file shows, turned as its camera noted."""
     image = upright(open_image(file, most))
     image = image if image.mode == spec.mode else image.convert(spec.mode)

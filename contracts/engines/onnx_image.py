@@ -44,7 +44,13 @@ _Place = tuple[int, int, int, int]  # rows from and to, columns from and to
 
 class OnnxImageEngine:
     """Serves an image bundle; see `contracts.engine.Engine`, `DecodingEngine` and `VectorEngine` there, and
-    `contracts.out_of_distribution.AbstainingEngine`."""
+    `contracts.out_of_distribution.AbstainingEngine`.
+
+    Attributes:
+        reads_stored: its files may be what ``bytes`` reads, each when it is decoded.
+    """
+
+    reads_stored = True
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         import onnxruntime as ort

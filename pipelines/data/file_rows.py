@@ -144,6 +144,56 @@ class FileRows:
         return found
 
 
+class StoredFiles:
+    """The files in a column of a part of a data set, read as they are asked for; those of one row group are held."""
+
+    def __init__(self, part: Path, column: str) -> None:
+        from pyarrow import parquet
+
+        self._column = column
+        self._starts: list[int] = []  # the number of the first row of each group
+        self._groups: list[tuple[Path, int]] = []
+        self._rows = 0
+        for shard in shards_of(part):
+            about = parquet.read_metadata(shard)
+            for at in range(about.num_row_groups):
+                self._starts.append(self._rows)
+                self._groups.append((shard, at))
+                self._rows += about.row_group(at).num_rows
+        self._held: tuple[int, pa.Array] | None = None
+
+    def all(self) -> list[StoredFile]:
+        """Every file, in the order of the rows."""
+        return [StoredFile(self, number) for number in range(self._rows)]
+
+    def read(self, number: int) -> bytes:
+        """The file of the row with this number, from 0 on."""
+        from bisect import bisect_right
+
+        from pyarrow import parquet
+
+        group = bisect_right(self._starts, number) - 1
+        if self._held is None or self._held[0] != group:
+            self._held = None  # two are never held
+            shard, at = self._groups[group]
+            with parquet.ParquetFile(shard) as file:
+                self._held = group, file.read_row_group(at, [self._column]).column(0).combine_chunks()
+        found: bytes = self._held[1][number - self._starts[group]].as_py()
+        return found
+
+
+class StoredFile:
+    """One of `StoredFiles`, which ``bytes`` reads."""
+
+    __slots__ = ("_files", "_number")
+
+    def __init__(self, files: StoredFiles, number: int) -> None:
+        self._files, self._number = files, number
+
+    def __bytes__(self) -> bytes:
+        return self._files.read(self._number)
+
+
 class _Shards:
     """Row groups to files of bounded size in a folder."""
 
@@ -179,6 +229,16 @@ def shards_of(part: Path) -> list[Path]:
     if not found:
         raise missing(part)
     return found
+
+
+def file_column(part: Path) -> str:
+    """The column of a part of a data set that has files; "" where none has."""
+    from pyarrow import parquet, types
+
+    for item in parquet.read_schema(shards_of(part)[0]):
+        if types.is_binary(item.type) or types.is_large_binary(item.type):
+            return str(item.name)
+    return ""
 
 
 def digest_of(part: Path) -> str:

@@ -123,6 +123,7 @@ def _measure(
     if why := evaluation.not_comparable(rows, document.signature.output):
         return why
     engine = load_engine(champion, threads=1)
+    rows = scoring.for_engine(rows, engine, document.signature.inputs)
     columns = scoring.columns_of(rows, document.signature.inputs)
     theirs = scoring.predict(engine, columns, document, events.progress("gate"))
     mine = evaluation.take(_answers(candidate, len(frame)), fair)

@@ -108,12 +108,13 @@ class Detection(Evaluation):
         """Images with hits, misses and false alarms; precision over recall; how many objects are there and found."""
         import numpy as np
 
+        from pipelines.data.file_rows import StoredFile
         from pipelines.evaluation import box_pictures
         from pipelines.evaluation.box_measures import Matched
         from pipelines.evaluation.plots import BLUE, GREY, figure
 
         truth = truths_of(frame)
-        column = next((name for name in frame if isinstance(frame[name].iloc[0], bytes)), None)
+        column = next((name for name in frame if isinstance(frame[name].iloc[0], (bytes, StoredFile))), None)
         if column is not None:
             box_pictures.examples(folder / "examples.png", frame[column].tolist(), truth, answers, output)
         matched = Matched(truth, answers, output.labels)

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsBytes
 
 import numpy as np
 
 from contracts.engine import MAX_PIXELS
 from contracts.errors import PlatformError
 from contracts.images import SPEC, ImageSpec, read_pixels
-from pipelines.data.file_rows import row_count, shards_of, some_rows
+from pipelines.data.file_rows import StoredFiles, file_column, row_count, some_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class Reference:
         self._flat = _flat(self.train)
         self._squares = (self._flat**2).sum(axis=1)
 
-    def decoded(self, files: Sequence[bytes]) -> NDArray[np.uint8]:
+    def decoded(self, files: Sequence[SupportsBytes]) -> NDArray[np.uint8]:
         """The pixels of files, shape (rows, height, width, channels)."""
         return np.stack([read_pixels(file, self.spec, MAX_PIXELS)[0] for file in files])
 
@@ -61,9 +61,7 @@ class Reference:
 
     def others(self, rows: int) -> NDArray[np.uint8]:
         """As many real images that no model has learned from, of ``valid``, again and again where it has fewer."""
-        import pandas as pd
-
-        files = pd.read_parquet(self._valid, columns=[self._column])[self._column].tolist()
+        files = StoredFiles(self._valid, self._column).all()
         return self.decoded([files[at % len(files)] for at in range(rows)])
 
     def judged(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], list[str]]:
@@ -121,12 +119,8 @@ def image_column(file: Path) -> str:
     Raises:
         PlatformError: ``code="bad_dataset"``: none has.
     """
-    from pyarrow import parquet, types
-
-    for item in parquet.read_schema(shards_of(file)[0]):
-        if types.is_binary(item.type) or types.is_large_binary(item.type):
-            name: str = item.name
-            return name
+    if name := file_column(file):
+        return name
     raise PlatformError(
         f"{file} has no column with images", fix="let the split keep the task's images", code="bad_dataset"
     )

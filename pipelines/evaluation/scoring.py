@@ -71,12 +71,34 @@ def fields_of(
 
 
 def read_rows(file: Path) -> pd.DataFrame:
-    """The rows of a part of a data set; ``attrs`` say which data set, as some measures need more of it."""
-    import pandas as pd
+    """The rows of a part of a data set; ``attrs`` say which data set, as some measures need more of it.
 
-    frame = pd.read_parquet(file).reset_index(drop=True)
+    Of a part in shards the files, such as images, stay on disk: `StoredFile`, see `for_engine`.
+    """
+    import pandas as pd
+    from pyarrow import parquet
+
+    from pipelines.data.file_rows import StoredFiles, file_column, shards_of
+
+    if file.is_dir() and (column := file_column(file)):
+        names = parquet.read_schema(shards_of(file)[0]).names
+        frame = pd.read_parquet(file, columns=[name for name in names if name != column]).reset_index(drop=True)
+        frame.insert(names.index(column), column, pd.Series(StoredFiles(file, column).all(), dtype=object))
+    else:
+        frame = pd.read_parquet(file).reset_index(drop=True)
     frame.attrs["dataset"] = str(file.parent)
     return frame
+
+
+def for_engine(frame: pd.DataFrame, engine: Engine, inputs: Sequence[Input]) -> pd.DataFrame:
+    """Rows of `read_rows` that an engine can be asked: with their files, where it does not read those on disk."""
+    files = [item.name for item in inputs if item.dtype == "bytes"]
+    if not files or getattr(engine, "reads_stored", False):
+        return frame
+    import pandas as pd
+
+    whole = {name: pd.Series([bytes(one) for one in frame[name]], index=frame.index, dtype=object) for name in files}
+    return frame.assign(**whole)
 
 
 def columns_of(frame: pd.DataFrame, inputs: Sequence[Input]) -> dict[str, NDArray[Any]]:

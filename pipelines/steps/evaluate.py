@@ -81,6 +81,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     fields["parameters"] = {**fields["parameters"], **in_parameters(private)}
     bundle = scoring.provisional(target, fields)
     engine = load_engine(bundle, threads=1)
+    frame = scoring.for_engine(frame, engine, bundle.document.signature.inputs)
     document, signature = bundle.document, bundle.document.signature
     evaluation = get_evaluation(signature.output.problem)
     columns = scoring.columns_of(frame, signature.inputs)
@@ -331,7 +332,7 @@ def _write_golden(
 
 def _plain(value: Any, dtype: str) -> float | int | str | bool | None:
     if dtype == "bytes":
-        return base64.b64encode(value).decode()  # as in a request
+        return base64.b64encode(bytes(value)).decode()  # as in a request
     value = clean_numbers(value)
     if value is None or dtype == "string":
         return value  # type: ignore[no-any-return]

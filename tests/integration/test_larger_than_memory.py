@@ -16,13 +16,16 @@ BUILD = """
 import resource, sys
 from pathlib import Path
 import numpy as np, pandas as pd
+from contracts.engines import load_engine
 from contracts.images import ImageSpec
+from pipelines.evaluation import scoring
 from pipelines.data.file_rows import row_count, shards_of
 from pipelines.steps.build_dataset import build_dataset
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.pictures import AugmentConfig
 from pipelines.training.shards import ClassReader, LoaderConfig, ShardLoader
+from tests.image_bundle import SIGNATURE, image_source
 
 home, rng, side, rows = Path(sys.argv[1]), np.random.default_rng(0), 320, 20
 sizes = np.array([54 + 3 * side * side, 0, 54, 40, side, side], "<u4")
@@ -55,19 +58,29 @@ loader = ShardLoader(
 )
 seen = sum(len(one[1]) for one in loader.epoch(0))
 assert seen == told["rows"]["train"] == row_count(home / "dataset" / "train.parquet")
-print(size, built - before, peak() - before, len(shards))
+streamed = peak()
+image_source(home / "source")
+fields = {"name": "shades", "task": "images", "recipe": "r", "modality": "image", "engine": "onnx"}
+fields |= {"signature": SIGNATURE, "lineage": {"code_version": "", "data_version": "", "source": "", "seed": 1}}
+bundle = scoring.provisional(home / "source", {**fields, "decision": None, "parameters": {}})
+rows = scoring.read_rows(home / "dataset" / "train.parquet")
+answers = scoring.predict(load_engine(bundle, threads=1), scoring.columns_of(rows, bundle.document.signature.inputs),
+    bundle.document)
+assert len(answers) == seen
+print(size, built - before, streamed - before, peak() - before, len(shards))
 """
 
 
-def test_a_data_set_larger_than_memory_is_built_and_streamed(tmp_path: Path) -> None:
+def test_a_data_set_larger_than_memory_is_built_streamed_and_scored(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", BUILD, str(tmp_path), "22"],
         env=environment, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    size, built, streamed, shards = map(int, done.stdout.splitlines()[-1].split())
+    size, built, streamed, scored, shards = map(int, done.stdout.splitlines()[-1].split())
     assert size > 3 * LIMIT
     assert built < LIMIT
     assert streamed < LIMIT
+    assert scored < 2 * LIMIT  # with what the engine needs for any data
     assert shards == 1

@@ -107,13 +107,11 @@ class DetectionRecipe(TaskConfig):
 
     def _thresholds(self, task: Task, dataset: Path, out: Path, made: Mapping[str, Any]) -> tuple[float, ...]:
         """Of what is served, on the validation images."""
-        import pandas as pd
-
         from contracts.engines import load_engine
         from pipelines.evaluation import scoring
         from pipelines.evaluation.detection import best_thresholds, truths_of
 
-        frame = pd.read_parquet(dataset / "valid.parquet")
+        frame = scoring.read_rows(dataset / "valid.parquet")
         bundle = scoring.provisional(out.parent, scoring.fields_of(task, self, made))
         columns = scoring.columns_of(frame, bundle.document.signature.inputs)
         answers = scoring.predict(load_engine(bundle, threads=1), columns, bundle.document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
+from contracts.bundle import Input
 from contracts.errors import PlatformError
 from pipelines.data import file_rows
-from pipelines.data.file_rows import FileRows, digest_of, row_count, shards_of, some_rows
+from pipelines.data.file_rows import FileRows, StoredFile, digest_of, file_column, row_count, shards_of, some_rows
+from pipelines.evaluation.scoring import for_engine, read_rows
 
 
 def parts(folder: Path, counts: tuple[int, ...] = (7, 5, 9)) -> pd.DataFrame:
@@ -104,3 +107,29 @@ def test_a_part_without_shards_is_an_error_with_a_cure(tmp_path: Path) -> None:
             row_count(part)
     with pytest.raises(PlatformError, match="missing or damaged"):
         FileRows.of_folder(tmp_path)
+
+
+@pytest.mark.usefixtures("small")
+def test_stored_files_are_read_as_they_are_asked_for_a_row_group_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = parts(tmp_path / "clean")
+    files = FileRows.of_folder(tmp_path / "clean", "image")
+    files.write(files.frame(), tmp_path / "test.parquet")
+    assert file_column(tmp_path / "test.parquet") == "image"
+    groups: list[int] = []
+    read = parquet.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        parquet.ParquetFile, "read_row_group", lambda *given, **more: groups.append(given[1]) or read(*given, **more)
+    )
+    frame = read_rows(tmp_path / "test.parquet")
+    assert frame.drop(columns="image").equals(whole.drop(columns="image"))
+    assert list(frame) == list(whole)
+    assert not groups, "no file is read yet"
+    assert [bytes(one) for one in frame["image"]] == whole["image"].tolist()
+    assert len(groups) == sum(parquet.read_metadata(one).num_row_groups for one in shards_of(tmp_path / "test.parquet"))
+    mixed = np.random.default_rng(0).permutation(21)
+    assert [bytes(one) for one in frame["image"].iloc[mixed]] == whole["image"].iloc[mixed].tolist()
+    for engine, kind in ((SimpleNamespace(reads_stored=True), StoredFile), (SimpleNamespace(), bytes)):
+        given: Any = for_engine(frame, engine, [Input(name="image", dtype="bytes")])
+        assert type(given["image"].iloc[0]) is kind
