@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,7 +145,42 @@ def alone(folder: Path) -> list[Row]:
             Row(case=case, contestant=f"fairlead's {part}, {who}", value=value, unit=unit, goal=goal)
             for case, who, value, unit, goal in made
         ]
+    return rows + first_tokens()
+
+
+def first_tokens(rounds: int = 100) -> list[Row]:
+    """How much later the first token comes through the service, of requests at once, in turn with the engine alone.
+
+    Of llama.cpp it is told by which of them share its first batch of prompts, which are whole steps; here it is not.
+    """
+    rows = []
+    with _started("service", 1) as (front, engine, _):
+        for at_once in (1, 4, 8):
+            took: dict[Any, list[float]] = {"front": [], "engine": []}
+            for _ in range(rounds):
+                for name, address in (("front", front), ("engine", engine)):
+                    took[name] += asyncio.run(_firsts(address, at_once))
+            late = 1000 * (statistics.median(took["front"]) - statistics.median(took["engine"]))
+            case = f"first token, {at_once} at once, later by"
+            rows.append(Row(case=case, contestant="fairlead's service", value=late, unit="ms", goal="<= 15"))
     return rows
+
+
+async def _firsts(address: Any, at_once: int) -> list[float]:
+    """Seconds to the first token of each."""
+
+    async def one() -> float:
+        start = time.perf_counter()
+        stream = await EngineStream.open(address, "/v1/chat/completions", BODY)
+        try:
+            while (event := await stream.next()) is not None:
+                if any(choice["delta"].get("content") for choice in event["choices"]):
+                    return time.perf_counter() - start
+        finally:
+            stream.close()
+        raise SystemExit("an answer has no token")
+
+    return await asyncio.gather(*(one() for _ in range(at_once)))
 
 
 def measured(tokens: int, seconds: float, part: str = "service") -> tuple[float, float]:
@@ -150,6 +188,20 @@ def measured(tokens: int, seconds: float, part: str = "service") -> tuple[float,
 
     They have the first core; the clients, which are wrk, and the engine share the second one.
     """
+    with _started(part, tokens) as (front, _, child):
+        process, cores = psutil.Process(child), sorted(os.sched_getaffinity(0))
+        url, body = f"http://127.0.0.1:{front.port}/v1/chat/completions", orjson.dumps(BODY).decode()
+        closed_loop(url, body, connections=CLIENTS, seconds=1, cpu=cores[-1])
+        used = sum(process.cpu_times()[:2])
+        found = closed_loop(url, body, connections=CLIENTS, seconds=seconds, cpu=cores[-1])
+        if found.errors:
+            raise SystemExit(f"{found.errors} streams failed")
+        return found.rate, (sum(process.cpu_times()[:2]) - used) / (found.rate * seconds)
+
+
+@contextmanager
+def _started(part: str, tokens: int) -> Iterator[tuple[Any, Any, int]]:
+    """The addresses of the service or the router and of the engine, and the process of the former."""
     ports = [free_port(), free_port()]
     commands = [["engine", str(ports[0]), str(tokens)], [part, str(ports[1]), str(ports[0])]]
     children = [
@@ -158,18 +210,11 @@ def measured(tokens: int, seconds: float, part: str = "service") -> tuple[float,
     ]
     cores = sorted(os.sched_getaffinity(0))
     try:
-        address = SimpleNamespace(host="127.0.0.1", port=ports[1], key="none", socket="")
-        asyncio.run(_until_it_answers(address))
-        process = psutil.Process(children[1].pid)
+        engine, front = (SimpleNamespace(host="127.0.0.1", port=port, key="none", socket="") for port in ports)
+        asyncio.run(_until_it_answers(front))
         for child, core in zip(children, (cores[-1], cores[0]), strict=True):
             os.sched_setaffinity(child.pid, {core})
-        url, body = f"http://127.0.0.1:{ports[1]}/v1/chat/completions", orjson.dumps(BODY).decode()
-        closed_loop(url, body, connections=CLIENTS, seconds=1, cpu=cores[-1])
-        used = sum(process.cpu_times()[:2])
-        found = closed_loop(url, body, connections=CLIENTS, seconds=seconds, cpu=cores[-1])
-        if found.errors:
-            raise SystemExit(f"{found.errors} streams failed")
-        return found.rate, (sum(process.cpu_times()[:2]) - used) / (found.rate * seconds)
+        yield front, engine, children[1].pid
     finally:
         for child in children:
             stop_group(child)
