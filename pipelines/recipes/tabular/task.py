@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,44 @@ class TabularTask:
         """In order of time, or by a hash of the id."""
         return split_rows(self, frame, config)
 
+    def split_large(
+        self, files: Sequence[Path], config: Any, memory: str = ""
+    ) -> Iterator[dict[str, pd.DataFrame]] | None:
+        """The parts of `split`, some rows of each at a time, for a table that memory need not hold.
+
+        Args:
+            files: the clean rows.  memory: of DuckDB, which sorts them.
+
+        Returns:
+            None where rows have to be seen together: of a task with a split, features or sensitive columns of its own,
+            or whose id, label or slices have gaps.
+        """
+        from pipelines.data.large_tables import has_gaps
+        from pipelines.data.sensitive import sensitive_of
+
+        own = type(self).split is not TabularTask.split or hasattr(self, "left_out") or self.feature_service
+        if own or sensitive_of(self) or has_gaps(files, (self.id, self.label, *self.slices)):
+            return None
+        return _split_in_batches(self, files, config, memory)
+
+
+def _split_in_batches(
+    task: TabularTask, files: Sequence[Path], config: Any, memory: str
+) -> Iterator[dict[str, pd.DataFrame]]:
+    import numpy as np
+
+    from pipelines.data.file_rows import rows_in
+    from pipelines.data.large_tables import in_order
+
+    edges, rows, first = _edges(config), rows_in(files), 0
+    for frame in in_order(files, (task.timestamp, task.id) if task.timestamp else (), memory):
+        if task.timestamp:
+            place = np.arange(first, first + len(frame)) / max(rows, 1)
+        else:
+            place = np.asarray(_hashes(frame[task.id].astype(str)))
+        first += len(frame)
+        yield _parted(_columns(task, frame, config), place, edges)
+
 
 def split_rows(task: TabularTask, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
     """Train, valid and test; the order of the file does not count, nor does the seed.
@@ -91,6 +129,17 @@ def split_rows(task: TabularTask, frame: pd.DataFrame, config: Any) -> dict[str,
     """
     import numpy as np
 
+    edges = _edges(config)
+    if task.timestamp:
+        rows = frame.sort_values([task.timestamp, task.id]).reset_index(drop=True)
+        place = np.arange(len(rows)) / max(len(rows), 1)
+    else:
+        rows, place = frame.reset_index(drop=True), _hashes(frame[task.id].astype(str))
+    return _parted(_columns(task, rows, config), place, edges)
+
+
+def _edges(config: Any) -> list[float]:
+    """Where the validation part and the test part begin, of places from 0 to 1."""
     valid, test = config.split.valid_share, config.split.test_share
     if min(valid, test) <= 0 or valid + test >= 1:
         raise PlatformError(
@@ -99,12 +148,11 @@ def split_rows(task: TabularTask, frame: pd.DataFrame, config: Any) -> dict[str,
             fix=f"give shares above 0 that add up to less than 1: {setting('split.valid_share', 0.2)}",
             code="bad_config",
         )
-    if task.timestamp:
-        rows = frame.sort_values([task.timestamp, task.id]).reset_index(drop=True)
-        place = np.arange(len(rows)) / max(len(rows), 1)
-    else:
-        rows, place = frame.reset_index(drop=True), _hashes(frame[task.id].astype(str))
-    part = np.digitize(place, [1 - test - valid, 1 - test])
+    return [1 - test - valid, 1 - test]
+
+
+def _columns(task: TabularTask, rows: pd.DataFrame, config: Any) -> pd.DataFrame:
+    """What a part has of each row."""
     inputs = list(task.inputs(config))
     made = rows[[item.name for item in inputs]].copy()
     for item in inputs:
@@ -113,6 +161,13 @@ def split_rows(task: TabularTask, frame: pd.DataFrame, config: Any) -> dict[str,
     made["id"], made["label"] = rows[task.id].astype(str), get_evaluation(task.problem).labels(rows[task.label])
     for name in task.slices:
         made[f"slice_{name}"] = rows[name].astype(str)
+    return made
+
+
+def _parted(made: pd.DataFrame, place: Any, edges: Sequence[float]) -> dict[str, pd.DataFrame]:
+    import numpy as np
+
+    part = np.digitize(place, edges)
     return {name: made[part == at].reset_index(drop=True) for at, name in enumerate(PARTS)}
 
 
