@@ -82,10 +82,15 @@ class WritingTask(TextGeneration):
         yield pa.table({name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in names})
 
     def keys(self, rows: pd.DataFrame) -> list[str]:
-        """A document stays in one part; the pieces of a single document are told apart by their place."""
+        """A document stays in one part; the pieces of a single one are told apart by their place, texts alone by what
+        they say."""
+        from pipelines.recipes.text.split import text_key
+
         names = [str(one).rpartition("#")[0] for one in rows["id"]]
         if len(set(names)) < 2:
-            return list(rows["row_key"])
+            asked = rows["headline"] + rows["facts"] + rows["beginning"]
+            texts = zip(asked, rows["label"], rows["row_key"], strict=True)
+            return [key if before.strip() else text_key(text) for before, text, key in texts]
         return [name or key for name, key in zip(names, rows["row_key"], strict=True)]
 
     def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:

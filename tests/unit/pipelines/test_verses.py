@@ -42,3 +42,16 @@ def test_they_are_a_sample_of_the_task_by_a_setting() -> None:
     assert table.num_rows == 20
     assert table.column_names == [column.name for column in task.columns]
     assert all(not faults(row["beginning"] + row["text"]) for row in table.to_pylist())
+
+
+def test_texts_that_have_nothing_before_them_are_in_three_parts() -> None:
+    import pandas as pd
+
+    texts = [row["text"] for row in verses(60, seed=1)]
+    frame = pd.DataFrame(
+        {"id": [f"a-{at}" for at in range(60)], "headline": "", "facts": "", "beginning": "", "text": texts}
+    )
+    task = get_task("writing")
+    parts = task.split(frame, recipe_config(task, "characters", {}))
+    assert {name: len(rows) > 1 for name, rows in parts.items()} == {"train": True, "valid": True, "test": True}
+    assert sorted(text for rows in parts.values() for text in rows["label"]) == sorted(texts)
