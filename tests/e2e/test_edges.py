@@ -38,7 +38,8 @@ VALUES: dict[str, Any] = {
 }
 MODEL = CHART.parent / "model-service" / "ci" / "minimal-values.yaml"
 # Their policies are only there while they run: as a hook, and with the demo; or say what a release's values name.
-OFF = {"stream", "federation", "model-router"}  # which need brokers, partners and backends
+# They need brokers, partners and backends: test_feature_streams, test_federation and test_modalities have them.
+OFF = {"stream", "federation", "model-router"}
 ELSEWHERE = {"check", "demo-training", "server", "test", "slot", "rollout", "workbench", *OFF}
 SHARED = {"slot": (3000,), "router": (3000, 9902), "rollout": (9110, 9111)}  # of a release whose versions share traffic
 
