@@ -103,6 +103,21 @@ print(json.dumps({"kind": kind, "pieces": pieces, "refused": refused, "models": 
 """
 
 
+# In a server: connections that were dropped, before and after one to an address that is kept for examples.
+_DROPPED = """
+import json, socket
+def dropped():
+    names, values = [line.split()[1:] for line in open("/proc/net/netstat") if line.startswith("TcpExt")]
+    return int(dict(zip(names, values))["TCPSynRetrans"])
+before, planted = dropped(), ""
+try:
+    socket.create_connection(("203.0.113.7", 443), timeout=3.5)
+except OSError as err:
+    planted = type(err).__name__
+print(json.dumps([before, planted, dropped()]))
+"""
+
+
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     """A classifier of signs, trained on photos of a folder while S3 starts, and a Llama that knows the alphabet."""
@@ -213,3 +228,12 @@ def _router(release: Release) -> str:
 def _secret(release: Release, name: str, **data: str) -> None:
     document = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
     apply(release.namespace, document)
+
+
+@pytest.mark.parametrize("name", ["signs", "chat"])
+def test_nothing_outside_was_asked_for_and_what_would_be_is_counted_by_linux(release: Release, name: str) -> None:
+    """After all that the tests above have asked: the policy drops what goes elsewhere, and that is counted."""
+    inside = ("exec", f"deploy/{name}", "-c", "server", "--", "python", "-c", _DROPPED)
+    before, planted, after = json.loads(kubectl("-n", release.namespace, *inside))
+    assert (before, planted) == (0, "TimeoutError")
+    assert after >= 2, "the first second, and the third"
