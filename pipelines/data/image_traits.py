@@ -7,7 +7,7 @@ made of, as hexadecimal digits.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ _BANDS = 4  # of 16 bits: hashes that differ in 3 bits agree in one of them
 _PIXELS = 72  # whose grays are compared
 _APART = 1e7  # more than the contrast of any grays: 72 times 72 times 255
 _AT_ONCE, _GRAYS_AT_ONCE = 1 << 20, 1 << 15  # pairs whose hashes, and whose grays, are compared in one step
+_MANY = 256  # images of a band that are told apart by their grays before they are compared in pairs
+_WORTH = 0.8  # of the pairs of a set, at most, that are left when it is divided
 
 
 def traits(image: Image.Image, content: bytes) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def _join_near(
     Hashes that are near agree in one of four bands of bits, and grays that are near have nearly the same contrast: each
     image is compared with all of its band whose contrast is so near, except those that it is joined with already. Bits
     that tell little, such as those of a white margin, are dealt out evenly, so that no band is of such bits only.
+    Many images of one band are divided by their grays first, see `_divided`.
     """
     import numpy as np
 
@@ -102,8 +105,9 @@ def _join_near(
     done: list[NDArray[np.int64]] = []
     for band in range(_BANDS):
         part = np.packbits(bits[:, telling[band::_BANDS]], axis=1) @ np.array([256, 1])
-        order = np.lexsort((contrast, part))
-        place = part[order].astype(np.float64) * _APART + contrast[order]
+        order, which = _sets(part, done, grays)
+        order = order[sequence := np.lexsort((contrast[order], which))]
+        place = which[sequence].astype(np.float64) * _APART + contrast[order]
         last = np.searchsorted(place, place + limit, "right") - 1
         sorted_hashes = hashes[order]
         begin = 0
@@ -124,6 +128,55 @@ def _join_near(
             _join_alike(parents, some, (grays, rough), one[new], other[new])
             begin += count
         done.append(part)
+
+
+def _sets(
+    part: NDArray[np.int64], done: list[NDArray[np.int64]], grays: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and the set of each: any two of one part with near grays are in one set, and rows may be in several.
+
+    part: what rows have in common, shape (n,). done: earlier parts; what is all of one of them was compared already.
+    """
+    import numpy as np
+
+    _, which, counts = np.unique(part, return_inverse=True, return_counts=True)
+    few = np.flatnonzero(counts[which] <= _MANY)
+    sets: list[NDArray[np.int64]] = []
+    for at in np.flatnonzero(counts > _MANY):
+        rows = np.flatnonzero(which == at)
+        if not any((earlier[rows] == earlier[rows[0]]).all() for earlier in done):
+            sets.extend(_divided(rows, grays))
+    numbers = np.repeat(len(counts) + np.arange(len(sets)), [len(one) for one in sets])
+    return np.concatenate([few, *sets]), np.concatenate([which[few], numbers])
+
+
+def _divided(rows: NDArray[np.int64], grays: NDArray[np.float32]) -> Iterator[NDArray[np.int64]]:
+    """Sets of `rows` in which any two of them with near grays are together: halves that overlap, and halves of these.
+
+    No sum of grays, each with a sign, differs by more than the grays do. The signs are those of the principal
+    components, and a set is divided by the sum that varies most in it, at the place that leaves the fewest pairs; one
+    that no sum divides well stays whole. That is about n log n for images that differ, n * n for noise of few grays.
+    """
+    import numpy as np
+
+    limit = _GRAYS * _PIXELS * _PIXELS
+    some = grays[rows].astype(np.float64)
+    signs = np.where(np.linalg.eigh(np.cov(some, rowvar=False))[1] < 0, -1.0, 1.0)
+    sums = some @ signs  # of whole numbers: exact
+    left = [np.arange(len(rows))]
+    while left:
+        here = left.pop()
+        if len(here) > _MANY:
+            values = sums[here, sums[here].std(axis=0).argmax()]
+            ranked = np.sort(values)
+            low = np.searchsorted(ranked, ranked + limit / 2, "right")
+            high = len(ranked) - np.searchsorted(ranked, ranked - limit / 2, "left")
+            pairs = low.astype(np.float64) ** 2 + high.astype(np.float64) ** 2
+            best = int(pairs.argmin())
+            if pairs[best] <= _WORTH * len(here) ** 2:
+                left += [here[values <= ranked[best] + limit / 2], here[values >= ranked[best] - limit / 2]]
+                continue
+        yield rows[here]
 
 
 def _join_alike(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipelines.data.image_traits import near_groups
+from pipelines.data.image_traits import _divided, near_groups
 
 
 def brute_groups(grays: np.ndarray) -> list[int]:
@@ -33,8 +35,10 @@ def grouped(grays: np.ndarray) -> list[int]:
     return [int(name) for name in near_groups([f"{at:06}" for at in range(len(grays))], looks)]
 
 
+@pytest.mark.parametrize("many", [4, 256])
 @pytest.mark.parametrize("seed", range(6))
-def test_near_duplicates_are_those_of_all_pairs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_near_duplicates_are_those_of_all_pairs(seed: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.data.image_traits._MANY", many)
     monkeypatch.setattr("pipelines.data.image_traits._AT_ONCE", 500)
     monkeypatch.setattr("pipelines.data.image_traits._GRAYS_AT_ONCE", 37)
     rng = np.random.default_rng(seed)
@@ -63,6 +67,50 @@ def test_many_of_one_hash_hide_no_near_duplicate() -> None:
     groups = grouped(grays)
     assert groups[0] == groups[-1]
     assert groups == brute_groups(grays)
+
+
+def rising(count: int, seed: int) -> np.ndarray:
+    """Different images of one hash and one contrast: in each row grays rise, by steps of their own."""
+    rng = np.random.default_rng(seed)
+    grays = np.cumsum(rng.exponential(1, (count, 8, 9)) + 0.3, axis=2) + rng.normal(0, 2, (count, 8, 1))
+    grays -= grays.mean(axis=(1, 2), keepdims=True)
+    return np.clip(128 + grays * 30 / np.abs(grays).mean(axis=(1, 2), keepdims=True), 0, 255).astype(np.uint8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 60), st.integers(0, 9999), st.sampled_from([1, 2, 4]))
+def test_images_of_one_hash_have_the_groups_of_all_pairs(count: int, seed: int, most: int) -> None:
+    """Each in several copies, so far from it that some are near and some are not."""
+    rng = np.random.default_rng(seed)
+    copies = np.repeat(rising(count, seed), 3, axis=0).astype(np.int64)
+    copies += rng.integers(-most, most + 1, copies.shape) * rng.integers(1, 4, (len(copies), 1, 1))
+    grays = np.clip(copies, 0, 255).astype(np.uint8)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pipelines.data.image_traits._MANY", 4)
+        assert grouped(grays) == brute_groups(grays)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_divides_images_parts_no_two_that_are_near(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of one hash whose upper rows, and whose even rows, are brighter: about half have a near one."""
+    monkeypatch.setattr("pipelines.data.image_traits._MANY", 4)
+    upper, even = np.random.default_rng(seed).integers(0, 90, (2, 120, 1, 1))
+    rows = np.arange(8)[:, None]
+    grays = (np.arange(9) * 3 + 40 + upper * (rows < 4) + even * (rows % 2 == 0)).astype(np.uint8)
+    groups = brute_groups(grays)
+    assert 20 < len(set(groups)) < 100
+    assert grouped(grays) == groups
+
+
+def test_many_different_images_of_one_hash_are_hardly_compared() -> None:
+    """Pairs to compare: a fixed number for each image, and not one for each of the others."""
+    pairs = {}
+    for count in (1_500, 6_000):
+        flat = rising(count, 1).reshape(count, 72).astype(np.float32) * 72
+        flat = flat - np.rint(flat.mean(axis=1, keepdims=True))
+        pairs[count] = sum(len(one) ** 2 for one in _divided(np.arange(count), flat)) / count
+    assert pairs[6_000] < 2 * pairs[1_500]
+    assert pairs[6_000] < 6_000 / 5
 
 
 def test_blank_images_are_told_apart_by_their_bytes() -> None:
