@@ -41,7 +41,6 @@ from services.model.rows import Rows
 from services.model.runtime import RowRuntime
 from services.model.scoring import Scored
 from services.request_options import PRIORITIES, RequestOptions
-from services.server.auth import digest_of, given_key
 from services.server.lifecycle import Modality
 from services.server.requests import Request
 from services.settings import ServiceSettings
@@ -178,8 +177,7 @@ class ChatRuntime(RowRuntime):
         """Whose key asks, by its name; its request is at most as urgent as the key may be."""
         if self.budgets is None:
             return ANYBODY
-        holder = self.keys.holder(digest_of(given_key(request.headers))) if self.keys else None
-        name = holder.name if holder else ANYBODY
+        name = request.options.holder.name if request.options.holder else ANYBODY
         most = PRIORITIES[self.settings.budgets.of(name).priority]
         request.options.priority = max(request.options.priority, most)
         return name

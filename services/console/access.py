@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.errors import Problem
-from services.server.auth import Holder, KeyRing, digest_of
+from services.request_options import Holder
+from services.server.auth import KeyRing, digest_of
 
 COOKIE = "fairlead_session"
 SECONDS = 12 * 3600

@@ -29,6 +29,7 @@ SERVICE = "inference.GRPCInferenceService"
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.INVALID_ARGUMENT,
     422: grpc.StatusCode.INVALID_ARGUMENT,
@@ -115,7 +116,7 @@ class GrpcServer:
                 holder = runtime.authorise(given) if runtime.keys is not None and not is_open else None
                 left = context.time_remaining()
                 options = options_of(given, min(runtime.settings.timeout_seconds, math.inf if left is None else left))
-                options.labels = holder.labels if holder is not None else None
+                options.holder = holder
                 return await answer(message, options)
             except Problem as err:
                 problem = err

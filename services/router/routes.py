@@ -15,7 +15,6 @@ from services.router.backends import RefusedError
 from services.router.passage import Passage
 from services.router.policy import allowed, is_personal
 from services.router.runtime import RouterRuntime
-from services.server.auth import Holder, digest_of, given_key
 from services.server.http import App
 from services.server.requests import Answer, Request, Route
 from services.server.streams import ClosedWith, unless_gone
@@ -70,7 +69,7 @@ class _Served:
         when = request.scope.get("query_string", b"").decode("latin-1").removeprefix("day=") or day()
         if not _DAY.fullmatch(when):
             raise Problem(400, "bad-day", "a day is written as 2026-05-17", fix="ask for /usage?day=2026-05-17")
-        holder = self._holder(request)
+        holder = request.options.holder
         own = None if holder is None or holder.operator else {holder.name}
         found = await self._runtime.usage(when, own)
         return Answer(orjson.dumps({"day": when, "usage": found}))
@@ -96,7 +95,7 @@ class _Served:
             raise Problem(400, "invalid_value", "the request is not valid", errors=[("model", "has to be a text")])
         if name not in runtime.settings.routes:
             raise self._unknown()
-        holder = self._holder(request)
+        holder = request.options.holder
         caller = holder.name if holder else ANYBODY
         personal = is_personal(document)
         route = runtime.settings.routes[name]
@@ -135,11 +134,6 @@ class _Served:
         most = PRIORITIES[self._runtime.settings.budget(caller).priority]
         level = max(request.options.priority, most)
         return level, next(word for word, value in PRIORITIES.items() if value == level)
-
-    def _holder(self, request: Request) -> Holder | None:
-        """Whose key it is, which was checked before."""
-        keys = self._runtime.keys
-        return keys.holder(digest_of(given_key(request.headers))) if keys else None
 
     def _unknown(self) -> Problem:
         names = ", ".join(self._runtime.settings.routes)

@@ -21,24 +21,13 @@ from time import monotonic
 from contracts.errors import PlatformError
 from services.errors import Problem
 from services.logs import log_event
+from services.request_options import Holder
 
 _LINE = re.compile(
     r"(?P<name>[\w.-]{1,64}):(?P<hash>[0-9a-f]{64})(?::(?P<rate>\d+(?:\.\d+)?))?(?P<operator>:operator)?"
     r"(?P<bound>:labels=(?P<labels>.*))?"
 )
 _LOOK_AGAIN_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holder:
-    """Whose key it is, and whether that one may do more than ask and look.
-
-    labels: which documents it may read, of those that have labels; None: a request says so itself, and is believed.
-    """
-
-    name: str
-    operator: bool = False
-    labels: frozenset[str] | None = None
 
 
 @dataclass

@@ -117,8 +117,7 @@ class App:
             if timeout is None:
                 return await handler(request)
             request.options = options_of(request.headers, timeout)
-            if holder is not None:
-                request.options.labels = holder.labels
+            request.options.holder = holder
             clock = self._watch(request.options.deadline)
             return await handler(request)
         except Problem as err:

@@ -24,7 +24,6 @@ from services.batching.executor import Executor
 from services.errors import Problem, invalid
 from services.metrics.series import Counter
 from services.model.runtime import OpenLookup, RowRuntime
-from services.server.auth import digest_of, given_key
 from services.server.lifecycle import Api, Modality
 from services.server.requests import Answer, Request, Route
 from services.settings import EncryptedSettings, ServiceSettings
@@ -218,8 +217,7 @@ class EncryptedModel:
             raise invalid([("(ciphertexts)", said)])
 
     def _caller(self, request: Request, key: str) -> str:
-        ring = self._runtime.keys
-        holder = ring.holder(digest_of(given_key(request.headers))) if ring is not None else None
+        holder = request.options.holder
         return f"holder {holder.name}" if holder else f"key {key}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import grpc
 import jsonschema
 import pytest
 from pydantic import ValidationError
@@ -17,9 +19,12 @@ from contracts import metric_names as names
 from contracts.errors import PlatformError
 from contracts.problems.answering import AnsweringOutput
 from services.answers.writer import NOT_FOUND, messages, open_writer, written
+from services.oip import oip_pb2 as pb
+from services.oip.grpc_server import SERVICE, GrpcServer
 from services.problems.answering import NOT_FOUND as NOTHING
 from services.problems.answering import SERVING
 from services.server.auth import make_key
+from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings, WriterSettings
 from tests.problem_bundles import SOME_QUESTIONS, documents, small_answerer
 
@@ -87,6 +92,53 @@ def test_a_key_reads_by_its_own_labels_and_by_no_other(serve_bundle: Any, tmp_pa
     told = post("office", f"/v2/models/{served.runtime.name}/infer", {"inputs": tensors}).json()
     assert rows[0]["found"]
     assert told["outputs"][0]["data"][0] == rows[0]["answer"]
+
+
+def test_labels_come_from_the_key_over_grpc_too(tmp_path: Path) -> None:
+    keys = {name: make_key(name) for name in ("office", "visitor")}
+    lines = [keys["office"][1] + ":labels=staff", keys["visitor"][1] + ":labels="]
+    (tmp_path / "keys").write_text("\n".join(lines))
+    bundle = documents(tmp_path)
+
+    async def story() -> list[tuple[Any, str]]:
+        runtime: Any = MODALITIES.get(bundle.document.modality).make()
+        await runtime.start(ServiceSettings(bundle=str(bundle.path), keys_file=str(tmp_path / "keys")))
+        await runtime.loaded()
+        server = GrpcServer(runtime)
+        runtime.on_stop.append(server.stop)
+        address = f"127.0.0.1:{await server.start('127.0.0.1', 0)}"
+        async with grpc.aio.insecure_channel(address) as channel:
+            infer = channel.unary_unary(
+                f"/{SERVICE}/ModelInfer", pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
+            )
+
+            async def asked(key: str, labels: str | None = None) -> tuple[Any, str]:
+                message = pb.ModelInferRequest(model_name=bundle.document.name)
+                values = {"question": "How many days of leave a year has the office?", "labels": labels}
+                for name, value in values.items():
+                    if value is not None:
+                        one = message.inputs.add(name=name, datatype="BYTES", shape=[1])
+                        one.contents.bytes_contents.append(value.encode())
+                try:
+                    answer = await infer(message, metadata=[("authorization", f"Bearer {key}")])
+                except grpc.aio.AioRpcError as err:
+                    return err.code(), str(err.details())
+                return None, answer.outputs[0].contents.bytes_contents[0].decode()
+
+            office, visitor = keys["office"][0], keys["visitor"][0]
+            said = [await asked(office), await asked(office, "staff"), await asked(visitor)]
+            said += [await asked(visitor, "staff"), await asked("another")]
+        await runtime.stop()
+        return said
+
+    own, named, none, refused, unknown = asyncio.run(asyncio.wait_for(story(), 20))
+    assert own == named
+    assert own[0] is None
+    assert "30 days" in own[1]
+    assert none == (None, "")
+    assert refused[0] == grpc.StatusCode.PERMISSION_DENIED
+    assert "may not read what these labels open" in refused[1]
+    assert unknown[0] == grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize(
