@@ -12,6 +12,7 @@ from contracts.engine import MAX_PIXELS
 from contracts.errors import PlatformError
 from contracts.settings import Settings, load
 from contracts.video.settings import VideoSettings
+from contracts.written_answers import CHARACTERS, PASSAGES, TOKENS
 
 PREFIX = "FAIRLEAD_SERVICE_"
 _ORIGIN = re.compile(
@@ -109,9 +110,11 @@ class WriterSettings(Settings):
     bundle: str = Field("", description="folder of a bundle of a chat model, which runs beside this one; empty: none")
     model: str = Field("", description="name of the model at the address; empty: the first one")
     key_file: str = Field("", description="file with the API key of the address")
-    max_tokens: int = Field(300, ge=1, le=8192, description="of an answer")
-    passages: int = Field(5, ge=1, le=50, description="that the model reads")
-    passage_characters: int = Field(1500, ge=100, description="of a passage that the model reads; the rest is cut")
+    max_tokens: int = Field(TOKENS, ge=1, le=8192, description="of an answer")
+    passages: int = Field(PASSAGES, ge=1, le=50, description="that the model reads")
+    passage_characters: int = Field(
+        CHARACTERS, ge=100, description="of a passage that the model reads; the rest is cut"
+    )
     timeout_seconds: float = Field(60.0, gt=0, description="without a piece of the answer; then passages are quoted")
     threads: int = Field(1, ge=1, description="of a chat model of our own")
     slots: int = Field(4, ge=1, le=64, description="answers that it writes together")

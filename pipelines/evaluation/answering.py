@@ -12,6 +12,7 @@ from contracts.problems.answering import Answered, answered_of, document_of, lis
 from pipelines.evaluation.base import Batch, Evaluation, Measure, MetricNames
 from pipelines.evaluation.parts import spread_rows
 from pipelines.evaluation.text_measures import token_f1
+from pipelines.evaluation.written import CITED, COLUMN, HIGHER, TITLES, WRITTEN, measured
 from pipelines.formatting import number
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Answering(Evaluation):
     higher = frozenset({
         "recall_at_1", "recall_at_5", "mrr", "answer_f1", "right", "answered", "citation_precision", "citation_recall",
         "refusal_precision",
-    })  # fmt: skip
+    }) | HIGHER  # fmt: skip
     titles: ClassVar = {
         "recall_at_1": "Right passage is the first",
         "recall_at_5": "Right passage among the first five",
@@ -83,13 +84,15 @@ class Answering(Evaluation):
         "false_answers": "Answered, of what nothing answers",
         "refusal_precision": "Rightly not answered, of all not answered",
         "leaked": "Answers with a passage that the asker may not read",
+        **TITLES,
     }
     plots = ("found", "confidence", "learning_curve")
     two_kinds = "different texts"
 
     def metric_names(self, task: Any, config: Any) -> MetricNames:
-        """All of them, of every task."""
-        return MetricNames(whole=OF_ROWS)
+        """All of them, of every task; those of what a chat model writes where the configuration names one."""
+        writer = getattr(config, "writer", None)
+        return MetricNames(whole=(*OF_ROWS, *(WRITTEN if writer is not None and writer.url else ())))
 
     def measure_for(
         self,
@@ -102,20 +105,27 @@ class Answering(Evaluation):
         """Means over the rows of which each is measured; of citations over all of them."""
         import numpy as np
 
+        names: tuple[str, ...] = OF_ROWS
         rows = _of_rows(frame, answers)
-        weights = _cited(answers)
+        cited = {OF_ROWS.index("citation_precision"): _cited(answers)}
+        if COLUMN in frame:
+            wanted = _wanted(frame)
+            right = [_right(*one) for one in zip(wanted, answers, strict=True)]
+            more, theirs = measured(frame, answers, right, [one.answer if one.evidence else "" for one in wanted])
+            cited[len(OF_ROWS) + CITED] = theirs
+            rows, names = np.concatenate([rows, more], axis=1), (*OF_ROWS, *WRITTEN)
         defined = np.isfinite(rows)
         filled = np.where(defined, rows, 0.0)
-        precision = OF_ROWS.index("citation_precision")
         defined = defined * np.ones(rows.shape)
-        defined[:, precision] *= weights
+        for at, weights in cited.items():
+            defined[:, at] *= weights
 
         def measure(weight: Any = None) -> dict[str, float]:
             w = np.ones(len(rows)) if weight is None else np.asarray(weight)
             total = w @ defined
             sums = w @ (filled * defined)
             means = np.where(total > 0, sums / np.maximum(total, 1e-12), np.nan)
-            return dict(zip(OF_ROWS, means.tolist(), strict=True))
+            return dict(zip(names, means.tolist(), strict=True))
 
         return measure
 
@@ -268,13 +278,17 @@ def _texts(frame: pd.DataFrame, name: str) -> list[str]:
     return [str(one) for one in frame[name]] if name in frame else [""] * len(frame)
 
 
+def _right(wanted: Wanted, answer: Answered) -> list[bool]:
+    """Which passages have the evidence; none where nothing answers."""
+    words = wanted_text(wanted.evidence)
+    return [bool(words) and words in wanted_text(one.text) for one in answer.passages]
+
+
 def _rank(wanted: Wanted, answer: Answered) -> float | None:
     """Place of the first passage with the evidence, from 1; infinite where none has it; None: nothing answers it."""
     if not wanted.evidence:
         return None
-    words = wanted_text(wanted.evidence)
-    places = (at for at, one in enumerate(answer.passages, 1) if words in wanted_text(one.text))
-    return next(places, float("inf"))
+    return next((at for at, one in enumerate(_right(wanted, answer), 1) if one), float("inf"))
 
 
 def _cited(answers: Any) -> NDArray[np.float64]:
@@ -291,8 +305,8 @@ def _of_rows(frame: pd.DataFrame, answers: Any) -> NDArray[np.float64]:
     nan = float("nan")
     rows = []
     for wanted, one, labels in zip(_wanted(frame), answers, _texts(frame, "labels"), strict=True):
-        can, words = bool(wanted.evidence), wanted_text(wanted.evidence)
-        hits = [can and words in wanted_text(one.passages[each.passage].text) for each in one.citations]
+        can, found = bool(wanted.evidence), _right(wanted, one)
+        hits = [found[each.passage] for each in one.citations]
         rank, good = _rank(wanted, one), any(hits)
         asker = set(listed(labels))
         values = dict.fromkeys(OF_ROWS, nan)

@@ -38,6 +38,7 @@ from pipelines.io import events
 from pipelines.io.files import clean_numbers, missing, read_json, write_json, write_text
 from pipelines.pages import data_report
 from pipelines.suites import in_run
+from pipelines.suites.writer import let_write
 from pipelines.task import Task, problem_of
 from pipelines.tasks import get_task, load_config
 
@@ -86,7 +87,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     evaluation = get_evaluation(signature.output.problem)
     columns = scoring.columns_of(frame, signature.inputs)
     answers = scoring.predict(engine, columns, document, events.progress("evaluate"))
-    result = _measured(frame, answers, document, settings.gate.primary, settings.seed)
+    frame, wrote = let_write(frame, answers, settings, events.progress("evaluate"))
+    result = _measured(frame, answers, document, settings.gate.primary, settings.seed) | wrote
     result["rows_digest"] = seen.digest(frame["row_key"])
     for hidden in read_hidden(source, "test"):
         name = f"{SLICE}:{hidden[CASE].iloc[0]}"

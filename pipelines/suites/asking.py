@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,12 +74,16 @@ class Endpoint:
         key: sent as bearer token.
         model: its name there; by default the first one of ``/v1/models``.
         name, identity: by default made of the address.
+        deadline: seconds for one answer, with all tries; 0: `TIMEOUT` for each wait.
 
     Raises:
         PlatformError: nothing answers there, or it is no such service.
     """
 
-    def __init__(self, url: str, key: str = "", model: str = "", name: str = "", identity: str = "") -> None:
+    def __init__(
+        self, url: str, key: str = "", model: str = "", name: str = "", identity: str = "", deadline: float = 0.0
+    ) -> None:
+        self._deadline = deadline
         self._url = urlsplit(url.rstrip("/").removesuffix("/v1"))
         if self._url.scheme not in ("http", "https") or not self._url.hostname:
             raise PlatformError(f"{url} is no address", fix="give http://HOST:PORT", code="bad_input")
@@ -102,20 +108,21 @@ class Endpoint:
                 know the model.
         """
         body = {"model": self.model, "messages": [one.model_dump() for one in messages], **options}
+        until = time.monotonic() + (self._deadline or float("inf"))
         for at in range(_TRIES):
-            began = time.monotonic()
+            began, pause = time.monotonic(), min(_LONGEST_WAIT, 0.2 * 2**at)
             try:
-                status, found = self._call("POST", "/v1/chat/completions", body)
+                status, found = self._call("POST", "/v1/chat/completions", body, until - began)
             except PlatformError:
-                if at + 1 == _TRIES:
+                if at + 1 == _TRIES or time.monotonic() + pause >= until:
                     raise
                 status, found = 503, {}
             taken = time.monotonic() - began
             if status == 200:
                 return _answer(found, taken)
-            if status not in _LATER or at + 1 == _TRIES:
+            if status not in _LATER or at + 1 == _TRIES or began + taken + pause >= until:
                 break
-            time.sleep(min(_LONGEST_WAIT, 0.2 * 2**at))
+            time.sleep(pause)
         error = found.get("error") if isinstance(found, dict) else None
         if status in (400, 413, 422) and isinstance(error, dict):
             return Answer(text="", error=str(error.get("code") or "refused"), seconds=taken)
@@ -124,18 +131,28 @@ class Endpoint:
         detail = f"status {status}: {_said(found)}"
         raise PlatformError(f"{self.name} does not answer", detail=detail, fix=fix, code=code)
 
-    def _call(self, method: str, path: str, document: Any) -> tuple[int, Any]:
+    def _call(self, method: str, path: str, document: Any, most: float = float("inf")) -> tuple[int, Any]:
+        """Status and document; `most` seconds for the whole of it, however slowly it comes."""
         kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        connection = kind(self._url.hostname or "", self._url.port, timeout=TIMEOUT)
+        most = min(most, self._deadline or most)
+        connection = kind(self._url.hostname or "", self._url.port, timeout=max(0.001, min(TIMEOUT, most)))
         body = None if document is None else json.dumps(document).encode()
+        began = time.monotonic()
         try:
-            connection.request(method, self._url.path + path, body, self._headers)
-            response = connection.getresponse()
-            text, status = response.read(), response.status
+            connection.connect()
+            with _cut_after(connection.sock, most - (time.monotonic() - began)) as is_cut:
+                connection.request(method, self._url.path + path, body, self._headers)
+                response = connection.getresponse()
+                text, status = response.read(), response.status
+            if is_cut.is_set():
+                raise TimeoutError
         except (OSError, http.client.HTTPException) as err:
-            where = self._url.geturl()
+            where, late = self._url.geturl(), time.monotonic() - began >= most
             raise PlatformError(
-                f"no chat service at {where}", detail=str(err), fix="start one: fairlead serve chat", code="no_answer"
+                f"no answer in {most:.3g} s from {where}" if late else f"no chat service at {where}",
+                detail=str(err),
+                fix="start one: fairlead serve chat",
+                code="no_answer",
             ) from err
         finally:
             connection.close()
@@ -143,6 +160,26 @@ class Endpoint:
             return status, json.loads(text)
         except ValueError:
             return status, {"error": text[:200].decode(errors="replace")}
+
+
+@contextmanager
+def _cut_after(sock: socket.socket, seconds: float) -> Iterator[threading.Event]:
+    """End a connection after that time; the event says that it was. A wait alone bounds only the time between bytes."""
+    done = threading.Event()
+
+    def cut() -> None:
+        done.set()
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, seconds), cut)
+    timer.daemon = True
+    if seconds < float("inf"):
+        timer.start()
+    try:
+        yield done
+    finally:
+        timer.cancel()
 
 
 class InProcess:

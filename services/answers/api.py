@@ -12,7 +12,8 @@ import orjson
 
 from contracts import orders
 from contracts.problems.answering import SEPARATOR, Answered, document_of
-from services.answers.writer import Writer, WriterFailedError, messages, written
+from contracts.written_answers import messages, written
+from services.answers.writer import Writer, WriterFailedError
 from services.errors import checked_members, invalid
 from services.model.predict import record, run
 from services.model.request_schema import Batch

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Annotated, Literal
+from dataclasses import field, replace
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from pipelines.evaluation.written import WRITTEN
+from pipelines.suites.writer import WriterConfig
 from pipelines.task import STRICT, TaskConfig
 from pipelines.training.encoder import EncoderConfig
 
@@ -107,3 +109,17 @@ class AnswersConfig(TaskConfig):
     vectors: VectorsConfig = field(default_factory=VectorsConfig)
     answer: AnswerConfig = field(default_factory=AnswerConfig)
     index: VectorIndexConfig = field(default_factory=VectorIndexConfig)
+    writer: WriterConfig = field(default_factory=WriterConfig)
+
+    @model_validator(mode="after")
+    def _compared(self) -> Self:
+        if self.gate.primary in WRITTEN:
+            raise ValueError(
+                f"gate.primary {self.gate.primary!r} is of what a chat model writes, and a champion's index is "
+                "compared without one: name it in gate.thresholds, and another one as gate.primary"
+            )
+        return self
+
+    def training_part(self) -> Self:
+        """Without the chat model, which trains nothing."""
+        return replace(super().training_part(), writer=WriterConfig())

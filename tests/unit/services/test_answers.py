@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from contracts import metric_names as names
 from contracts.errors import PlatformError
 from contracts.problems.answering import AnsweringOutput
-from services.answers.writer import NOT_FOUND, messages, open_writer, written
+from contracts.written_answers import NOT_FOUND, messages, written
+from services.answers.writer import open_writer
 from services.oip import oip_pb2 as pb
 from services.oip.grpc_server import SERVICE, GrpcServer
 from services.problems.answering import NOT_FOUND as NOTHING
