@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.problems.answering import listed
 from contracts.written_answers import NOT_FOUND, messages
 from pipelines.evaluation.answering import EVALUATION, OF_ROWS, Wanted
 from pipelines.evaluation.gate_metrics import check_gate
 from pipelines.evaluation.written import COLUMN, WRITTEN, Said
+from pipelines.io.files import write_json
 from pipelines.suites import asking
 from pipelines.suites.writer import let_write
 from pipelines.task import dump_config
@@ -217,40 +219,39 @@ def test_settings_of_the_chat_model_are_checked_and_train_nothing() -> None:
     assert dump_config(plain) != dump_config(other)
 
 
-def test_a_run_has_it_in_metrics_intervals_slices_card_and_gate(tmp_path: Path) -> None:
+def test_a_run_has_it_in_metrics_intervals_slices_card_and_gate(
+    asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipelines.pages.card import render_card
-    from pipelines.steps.build_dataset import build_dataset
-    from pipelines.steps.evaluate import evaluate
-    from pipelines.steps.ingest import ingest
-    from pipelines.steps.train import train
-    from pipelines.steps.validate import validate
+    from pipelines.steps import evaluate as step
+    from pipelines.steps.gate import gate
 
-    folder, task = {name: str(tmp_path / name) for name in ("data", "clean", "dataset", "model", "made")}, "answers"
+    monkeypatch.setattr(step.data_report, "render_data", lambda *_: "")
+    dataset, made = tmp_path / "dataset", tmp_path / "made"
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "model").rename(tmp_path / "trained" / "model")
+    dataset.mkdir()
+    named = asked[0].assign(id=list("abcd"), row_key=list("abcd"), k=np.nan, slice_language=["en", "en", "en", "zh"])
+    named.to_parquet(dataset / "test.parquet")
+    output = {"problem": "answering", "k": 3, "longest": 5, "passages": 6, "documents": 4, "threshold": 0.5}
+    trained = {"engine": "answers", "output": output, "decision": None, "history": [], "parameters": {}}
+    write_json(tmp_path / "trained" / "train.json", {**trained, "device": "cpu", "tolerance": 1e-4})
     with chat_stand_in(lambda body: "It is so <b>here</b> [1].") as service:
         rules = [{"metric": "written_citation_precision", "minimum": 0.99}, {"metric": "leaked", "maximum": 0}]
-        settings = config(
-            service.url,
-            **{"writer.cache": str(tmp_path / "kept"), "sample.documents": 12, "gate.thresholds": rules},
-        )
+        settings = config(service.url, **{"writer.cache": str(tmp_path / "kept"), "gate.thresholds": rules})
+        inputs = [one.model_dump() for one in get_task("answers").inputs(settings)]
+        write_json(dataset / "dataset.json", {"inputs": inputs})
         text = dump_config(settings)
-        manifest = str(tmp_path / "manifest.json")
-        version = ingest(task, text, "", folder["data"], manifest)
-        validate(task, text, manifest, folder["clean"])
-        build_dataset(task, text, folder["clean"], "", folder["dataset"])
-        train(task, text, folder["dataset"], str(tmp_path / "checkpoints" / "a"), folder["model"])
-        lineage = json.dumps({"code_version": "code", "data_version": version, "source": "built-in"})
-        evaluate(task, text, folder["dataset"], folder["model"], lineage, folder["made"])
+        lineage = json.dumps({"code_version": "code", "data_version": "0" * 16, "source": "built-in"})
+        step.evaluate("answers", text, str(dataset), str(tmp_path / "trained"), lineage, str(made))
     found = json.loads((tmp_path / "made" / "evaluation.json").read_text())
     low, high = found["intervals"]["written_f1"]
     assert low <= found["metrics"]["written_f1"] <= high
     assert found["metrics"]["written_taken"] == 1
-    assert "written_f1" in found["slices"]["language:zh"]
+    assert "written_f1" in found["slices"]["language:en"]
     assert found["writer"]["asked"] == len(service.asked)
-    from contracts.endpoints import Endpoints
-    from pipelines.steps.gate import gate
-
     where = Endpoints(home=str(tmp_path / "home")).model_dump_json()
-    gate(task, text, folder["dataset"], folder["made"], where, str(tmp_path / "gate.json"))
+    gate("answers", text, str(dataset), str(made), where, str(tmp_path / "gate.json"))
     decision = json.loads((tmp_path / "gate.json").read_text())
     [check] = [one for one in decision["checks"] if one["metric"] == "written_citation_precision"]
     assert check["value"] == found["metrics"]["written_citation_precision"]
