@@ -185,9 +185,14 @@ def _seed(seed: int, epoch: int, here: Group) -> int:
 
 
 def _begun(here: Group, seed: int, epoch: int, notes: Mapping[str, Any], random: list[list[Any]]) -> _Begun:
-    """Where this process was; when there were more or fewer then, its random numbers are new ones."""
+    """Where this process was; when there were more or fewer then, its random numbers are new ones.
+
+    Checkpoints of before 1 December 2026 are of one process, whose loss stands alone and whose states are in no lists.
+    """
     import torch
 
+    if "losses" not in notes:
+        notes, random = {**notes, "losses": [notes["loss"]]}, [[one] for one in random]
     losses, done = notes["losses"], notes["within"]
     if len(losses) == here.size:
         return _Begun(done, losses[here.rank], [one[here.rank] for one in random])

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse
 
 from services.console import formats, plots
 from services.console.words import LANGUAGES, chosen_language, said, state_words
-from services.server.auth import Holder
+from services.request_options import Holder
 
 HERE = Path(__file__).parent
 THEMES = ("auto", "light", "dark")

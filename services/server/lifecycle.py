@@ -26,7 +26,8 @@ from services.errors import Problem, unavailable
 from services.logs import NAME, log_event
 from services.metrics.held import Held
 from services.metrics.service_metrics import ServiceMetrics
-from services.server.auth import Holder, KeyRing
+from services.request_options import Holder
+from services.server.auth import KeyRing
 from services.server.cors import Cors
 from services.server.requests import Route
 from services.settings import ServiceSettings, load_settings

@@ -89,6 +89,29 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert len(history) == 6
 
 
+def test_a_checkpoint_within_an_epoch_of_an_older_form_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, history = train(tmp_path / "whole")
+    save = Checkpoint.save
+
+    def older(self: Any, tensors: dict[str, Any], notes: dict[str, Any]) -> None:
+        if "within" not in notes:
+            return save(self, tensors, notes)
+        [loss] = notes.pop("losses")
+        save(self, tensors | {"random": [one for [one] in tensors["random"]]}, notes | {"loss": loss})
+        if len(notes["history"]) == 2:
+            raise KilledError
+
+    monkeypatch.setattr(Checkpoint, "save", older)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", checkpoint_steps=2)
+    monkeypatch.undo()
+    resumed, continued = train(tmp_path / "killed", checkpoint_steps=2)
+    assert same(whole, resumed)
+    assert continued == history
+
+
 def test_each_process_goes_on_with_its_own_random_numbers_and_more_of_them_with_new_ones() -> None:
     from pipelines.training.distributed import Group
     from pipelines.training.loop import _begun
