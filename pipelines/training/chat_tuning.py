@@ -151,7 +151,7 @@ def open_model(folder: Path, config: TuningConfig, lora: LoraConfig, seed: int) 
     """Model, tokenizer and device; with a rank, the model has matrices that change nothing yet.
 
     Raises:
-        PlatformError: ``code="bad_weights"``: the folder has no model that transformers reads.
+        PlatformError: ``code="bad_weights"``: the folder has no model that transformers reads, or not all of it.
     """
     import_tuning()
     if lora.four_bits:
@@ -173,9 +173,11 @@ def open_model(folder: Path, config: TuningConfig, lora: LoraConfig, seed: int) 
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, local_files_only=True, use_safetensors=True, **more
-        )
+        how = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, **more}
+        model: Any
+        model, told = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **how)
+        if left := sorted(told["missing_keys"]):  # transformers goes on with random numbers
+            raise ValueError(f"its weights have no tensor {left[0]}, of {len(left)} that are missing")
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as err:
         from pipelines.training.llama_gguf import refused

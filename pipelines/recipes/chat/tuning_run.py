@@ -159,12 +159,14 @@ def convert(config: Any, task: Task, dataset: Path, out: Path) -> dict[str, Any]
 
     chat_tuning.environment()
     folder = Path(config.model.weights).expanduser()
+    how = chat_tuning.TuningConfig(), chat_tuning.LoraConfig(rank=0)
     try:
         base = base_of(folder)
+        model, tokenizer, device = chat_tuning.open_model(base.folder, *how, config.seed)
     except PlatformError as err:
+        if err.code != "bad_weights":
+            raise
         raise _not_converted(folder, err.detail.replace("is trained", "is converted")) from err
-    how = chat_tuning.TuningConfig(), chat_tuning.LoraConfig(rank=0)
-    model, tokenizer, device = chat_tuning.open_model(base.folder, *how, config.seed)
     template = Template(tokenizer, config.model.system)
     valid = pd.read_parquet(dataset / "valid.parquet").head(_ASKED)
     work = Tuning(
@@ -182,8 +184,6 @@ def convert(config: Any, task: Task, dataset: Path, out: Path) -> dict[str, Any]
     about = {"system": config.model.system, "window": config.model.window, "max_tokens": config.model.max_tokens}
     weights = _Weights(work)
     exact = weights.files()
-    if left := sorted(model.state_dict().keys() - exact.keys() - {"lm_head.weight"}):
-        raise _not_converted(folder, f"its weights have no tensor {left[0]}, of {len(left)} that are missing")
     form, choices = _choose(work, weights, out, ChatSpec(**about, max_characters=longest), exact)
     _said(work, out, longest, check=True)
     return {"form": form, "choices": [choice.model_dump() for choice in choices]}

@@ -265,6 +265,28 @@ def test_of_weights_in_several_files_the_one_that_is_wrong_is_named(tmp_path: Pa
     assert caught.value.code == "bad_weights"
 
 
+def test_weights_without_a_tensor_are_not_filled_with_random_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    from safetensors.torch import load_file, save_file
+
+    from pipelines.training.chat_tuning import LoraConfig, TuningConfig, open_model
+    from pipelines.training.llama_gguf import base_of
+
+    several, gone = write_shards(tmp_path / "several", write_weights(tmp_path / "one")), "model.norm.weight"
+    how = TuningConfig(), LoraConfig(rank=0)
+    assert open_model(several, *how, 0)[0].lm_head.weight.shape[1] == 64, "a tied head is nowhere in the files"
+    index = several / "model.safetensors.index.json"
+    told = json.loads(index.read_text())
+    file = several / told["weight_map"].pop(gone)
+    index.write_text(json.dumps(told))
+    save_file({name: one for name, one in load_file(file).items() if name != gone}, file, {"format": "pt"})
+    assert base_of(several).digest, "the files agree with their index"
+    with pytest.raises(PlatformError, match="cannot be trained") as caught:
+        open_model(several, *how, 0)
+    assert caught.value.code == "bad_weights"
+    assert f"no tensor {gone}, of 1 that" in caught.value.detail
+
+
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     model = tmp_path / "model"
     (model / "adapter").mkdir(parents=True)
