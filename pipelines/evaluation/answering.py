@@ -175,7 +175,7 @@ class Answering(Evaluation):
                 ),
                 "confidence": answers[at].confidence,
             }
-            for at in chosen.tolist()
+            for at in sorted(chosen.tolist(), key=lambda at: answers[at].confidence)
         ]
         made = "slice_questions" in frame and bool((frame["slice_questions"] == MADE).any())
         asked = {"rows": len(frame), "unanswerable": sum(not one.evidence for one in wanted), "made": made}

@@ -172,7 +172,7 @@ def _samples(
     places = list(said)
     wanted = [Wanted.read(frame["label"].iloc[at]).answer for at in places]
     alike = [token_f1(uncited(said[at].text), answer) for at, answer in zip(places, wanted, strict=True)]
-    chosen = spread_rows(alike, _SAMPLES).tolist() if places else []
+    chosen = sorted(spread_rows(alike, _SAMPLES).tolist(), key=lambda at: alike[at]) if places else []
     return [
         {
             "question": questions[places[at]],

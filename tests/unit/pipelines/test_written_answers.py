@@ -102,7 +102,7 @@ def test_what_is_written_is_measured_beside_what_is_quoted(asked: Any, tmp_path:
     assert (found["written_unsupported_numbers"], found["written_unsupported_names"]) == (0.5, 0.5)
     assert (about["writer"]["model"], about["writer"]["asked"], about["writer"]["rows"]) == ("stand-in", 3, 4)
     assert about["writer"]["why"] == {"": 1, "not_found": 1, "uncited": 1}
-    assert {one["wanted"] for one in about["writer"]["samples"]} == {"24 months", "5 days", ""}
+    assert [one["wanted"] for one in about["writer"]["samples"]] == ["", "5 days", "24 months"], "the least alike first"
 
 
 def test_chinese_is_compared_by_characters(asked: Any) -> None:
@@ -249,6 +249,8 @@ def test_a_run_has_it_in_metrics_intervals_slices_card_and_gate(
     assert low <= found["metrics"]["written_f1"] <= high
     assert found["metrics"]["written_taken"] == 1
     assert "written_f1" in found["slices"]["language:en"]
+    sure = [one["confidence"] for one in found["questions"]]
+    assert sure == sorted(sure)
     assert found["writer"]["asked"] == len(service.asked)
     where = Endpoints(home=str(tmp_path / "home")).model_dump_json()
     gate("answers", text, str(dataset), str(made), where, str(tmp_path / "gate.json"))
