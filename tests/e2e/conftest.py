@@ -13,6 +13,11 @@ import pytest
 from tests.e2e.spaces import cluster_environment, kubectl
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in images that take longest to build come last: they may still be built when the first ones run."""
+    items.sort(key=lambda item: str(getattr(getattr(item, "module", None), "IMAGE", "")).endswith("-torch"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def free_volumes() -> None:
     """Empty the local volumes whose claims are gone; a provisioner, where there is one, does it by itself."""
