@@ -94,6 +94,7 @@ def find_all(
     kinds: Iterable[str] = NAMES,
     finder: Finder | None = None,
     tried: Counter[str] | None = None,
+    among: Sequence[Iterable[Kind]] | None = None,
 ) -> list[list[Span]]:
     """Of each text the personal data of `kinds`, by place, without overlaps.
 
@@ -101,6 +102,7 @@ def find_all(
         hint: words that tell what the texts are, such as the name of their column.
         finder: of what has no form; what it finds joins what patterns find.
         tried: counts by kind what had the form, also where it was none, see `Kind.chance`.
+        among: for each text those of `KINDS`, in their order, that it may hold, where that is known, see `prefilter`.
 
     Raises:
         PlatformError: ``code="unknown_pii"``: a kind that there is not.
@@ -113,18 +115,19 @@ def find_all(
             fix="pick from these",
             code="unknown_pii",
         )
+    asked = [kind for kind in KINDS if kind.name in wanted]
     said, counts = hint.casefold().replace("_", " "), tried if tried is not None else Counter()
     read = [plain(text) for text in texts]
     places: Sequence[Sequence[Place]] = finder.places([one.text for one in read]) if finder else [()] * len(read)
     return [
         _without_overlaps(
             [
-                *(span for kind in KINDS if kind.name in wanted for span in _of_kind(kind, one, said, counts)),
+                *(span for kind in likely if kind.name in wanted for span in _of_kind(kind, one, said, counts)),
                 *(_of_place(place, one) for place in some if place[2].name in wanted),
             ],
             one,
         )
-        for one, some in zip(read, places, strict=True)
+        for one, some, likely in zip(read, places, among or [asked] * len(read), strict=True)
     ]
 
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from contracts.pii.finders import open_finder
 from contracts.pii.finding import KINDS, Span, find_all
+from contracts.pii.kind import Kind
 from contracts.pii.people import is_named
+from contracts.pii.prefilter import necessary
 from contracts.pii.redaction import KEYED, OPERATORS, Redactor, keys_here
 from contracts.pii.rules import KEEP, rules_of
 from pipelines.data.chunks import ROW, Chunk, Rejected
@@ -35,6 +37,8 @@ _CHECKED = _PROVEN | {"cn_credit_code"}  # a number of these has check digits
 _FEW = 3  # numbers in a form without check digits that are no chance, if they are half of a column's
 _MENTIONED = 0.01  # share of the rows up to which other kinds are mentions, as news and reviews have them
 _CODE = re.compile(r"[\d\s-]+")  # a number, or the like: check digits may fit by chance
+_MAYBE_CODE = r"\A[0-9\x09-\x0d\x1c-\x20\x{80}-\x{10ffff}-]+\z"  # for RE2
+_SO_FEW = 128  # texts that are read sooner than patterns for all of them are prepared
 _CHANCE = {kind.name: max(other.chance for other in KINDS if other.name == kind.name) for kind in KINDS}
 # Forms in which nothing of ours is: short numbers, moments, codes of few digits, words without digits or signs.
 _HARMLESS = (
@@ -79,7 +83,7 @@ class _Seen:
 
     def add(self, text: str, found: Iterable[Span], times: int) -> None:
         """A value in `times` rows, with what was found in it."""
-        code = _CODE.fullmatch(text) is not None and not text.isspace()
+        code = _is_code(text)
         self.numbers += times if code else 0
         stopping = {span.kind.name for span in found if span.kind.stops}
         for kind in {span.kind.name for span in found}:
@@ -209,6 +213,7 @@ class PersonalData:
 
     def _column(self, name: str, values: pa.ChunkedArray, rows: pa.ChunkedArray) -> pa.ChunkedArray | None:
         """The values of a column as they may be kept; None where they stay as they are."""
+        import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -224,18 +229,24 @@ class PersonalData:
         read = _worth_reading(coded.dictionary, hint) if rule is None else range(len(coded.dictionary))
         if not read:
             return None
-        counts = {each["values"]: each["counts"] for each in pc.value_counts(coded.indices).to_pylist()}
+        counts = np.bincount(coded.indices.drop_null().to_numpy(), minlength=len(coded.dictionary))[read]
         seen = self._seen.setdefault(name, _Seen.of(hint))
         made, hits = [], []
         finder = self._finder if rule and rule.operator != KEEP and not rule.whole else None
-        texts = coded.dictionary.take(pa.array(read, pa.int64())).to_pylist()
-        for at, text, found in zip(read, texts, find_all(texts, hint=hint, finder=finder), strict=True):
-            seen.add(text, found, counts[at])
+        texts = coded.dictionary.take(pa.array(read, pa.int64()))
+        may_be = _suspects(texts)
+        looked = sorted(may_be) if rule is None or rule.operator == KEEP else range(len(texts))
+        some = texts.take(pa.array(looked, pa.int64())).to_pylist()
+        among = [may_be.get(at, ()) for at in looked]
+        for at, text, found in zip(looked, some, find_all(some, hint=hint, finder=finder, among=among), strict=True):
+            seen.add(text, found, int(counts[at]))
             if found:
-                hits.append(at)
+                hits.append(read[at])
             if rule and rule.operator != KEEP:
                 redactor = self._redactors[rule.operator]
                 made.append(redactor.whole(text) if rule.whole else redactor.replace(text, found))
+        counts[looked] = 0
+        seen.numbers += int(counts[_codes(texts)].sum()) if counts.any() else 0
         if hits and len(seen.rows) < _SHOWN:
             where = pc.is_in(coded.indices, value_set=pa.array(hits, coded.indices.type))
             seen.rows += rows.filter(where).slice(0, _SHOWN - len(seen.rows)).to_pylist()
@@ -282,7 +293,50 @@ def _worth_reading(values: pa.Array, hint: str) -> list[int]:
     if is_named(hint):
         return list(range(len(values)))
     harmless = pc.match_substring_regex(values, _HARMLESS)
-    return [int(at) for at in np.flatnonzero(~harmless.to_numpy(zero_copy_only=False).astype(bool))]
+    return [int(at) for at in np.flatnonzero(~_true(harmless))]
+
+
+def _suspects(texts: pa.Array) -> dict[int, Sequence[Kind]]:
+    """By place the texts that may hold personal data, and of which kinds.
+
+    Of ASCII texts RE2 leaves out nearly all. In Chinese almost every text may hold a name, and the automaton of its
+    signs costs more than it saves: others may hold anything.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ascii_only = _true(pc.string_is_ascii(texts))
+    found: dict[int, Sequence[Kind]] = dict.fromkeys(map(int, np.flatnonzero(~ascii_only)), KINDS)
+    places = np.flatnonzero(ascii_only)
+    forms = {kind: form for kind in KINDS if (form := necessary(kind)) is not None}
+    if len(places) > _SO_FEW:
+        some = texts.take(pa.array(places))
+        fits = pc.match_substring_regex(some, "|".join(f"(?:{form})" for form in forms.values()))
+        some, places = some.filter(fits), places[_true(fits)]
+    if len(places) > _SO_FEW:
+        fit = [(kind, _true(pc.match_substring_regex(some, form))) for kind, form in forms.items()]
+        return found | {int(at): [kind for kind, those in fit if those[n]] for n, at in enumerate(places)}
+    return found | dict.fromkeys(map(int, places), tuple(forms))
+
+
+def _codes(texts: pa.Array) -> Any:
+    """Which of them `_is_code`."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    codes = _true(pc.match_substring_regex(texts, _MAYBE_CODE))
+    for at in np.flatnonzero(codes & ~_true(pc.match_substring_regex(texts, r"\A[\x00-\x7f]*[0-9-][\x00-\x7f]*\z"))):
+        codes[at] = _is_code(texts[int(at)].as_py())
+    return codes
+
+
+def _is_code(text: str) -> bool:
+    return _CODE.fullmatch(text) is not None and not text.isspace()
+
+
+def _true(fits: pa.Array) -> Any:
+    return fits.to_numpy(zero_copy_only=False).astype(bool)
 
 
 def look(name: str, values: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:

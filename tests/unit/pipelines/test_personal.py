@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 from contracts.bundle import Signature
 from contracts.errors import PlatformError
+from contracts.pii.finding import KINDS
 from contracts.pii.redaction import KEY
 from pipelines.data import personal
 from pipelines.data.chunks import ROW, Chunk, Rejected
@@ -26,10 +27,18 @@ from pipelines.steps import ingest as step
 from pipelines.steps.batch_rows import tables
 from pipelines.task import DataConfig
 from tests.leftovers import left
-from tests.pii_samples import card, mobile
+from tests.pii_samples import card, mobile, ordinary, samples
 from tests.problem_bundles import name_tagger
 
 RNG = random.Random(3)
+WRITTEN = (
+    "a.b+c@sub.example.co.uk", "41.173.96.26", "6e40:4041:c617:e898:c11:40d2:c669:2eb4", "gb82 west 1234 5698 7654 32",
+    "4111 1111 1111 1111", "pay 4111111111111111", "ghp_abcdefghijklmnopqrstuvwxyz0123456789", "password: hunter2xyz",
+    "Secret='a1b2c3d4'", "11010519491231002X", "id card 110105491231002", "tel13812345678", "+86 138-1234-5678",
+    "(021) 6234 5678", "91350100M000100Y43", "passport E12345678", "passport no. AB1234567", "+1-984-182-0190",
+    "(579)888-3058", "+4915112345678", "853-37-1694", "ssn 853371694", "1668 Glyn Street, Apt. 5", "P.O. Box 12",
+    "Dear Anna, 5", "my name is Bo Li 7", "Dr. van 3, Mr. O'Neil-Smith 4",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +181,27 @@ def test_rows_that_others_have_read_are_refused_by_their_place_in_the_source() -
         counted.add(found[1], len(first))
     assert caught.value.as_dict() == expected.value.as_dict()
     assert caught.value.context["rows"] == [151, 153, 154]
+
+
+@pytest.mark.parametrize("said", [{}, {"note": "keep"}, {"note": "label"}])
+def test_texts_that_are_left_out_have_nothing(said: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    signs = "0123456789" * 2 + "abXYZ @.-_:()+\n\t"
+    noise = ["".join(RNG.choices(signs, k=RNG.randrange(1, 60))) for _ in range(400)]
+    written = [
+        f"{before}{text}{after}" for text in WRITTEN for before in ("", "a", " ", "1") for after in ("", "\n", "Z")
+    ]
+    made_up = [sample.text for sample in samples(5, 6)]
+    texts = [*noise, *written, *made_up, *ordinary(5, 100), " ", "", "1 2-3", "٣ 4"]
+    found = []
+    left_out = len(texts) - len(personal._suspects(pa.array(texts)))
+    assert left_out > len(noise) / 2, "or nothing is gained"
+    for suspects in (personal._suspects, lambda texts: dict.fromkeys(range(len(texts)), KINDS)):
+        monkeypatch.setattr(personal, "_suspects", suspects)
+        run = PersonalData(DataConfig(pii=said))
+        monkeypatch.setattr(run, "_judge", lambda: None)
+        made = run.apply(chunk(note=texts, same=texts)).table.to_pydict()
+        found.append((run.taken(), made))
+    assert found[0] == found[1]
 
 
 def test_settings_that_are_none() -> None:
