@@ -208,7 +208,7 @@ def test_settings_of_the_chat_model_are_checked_and_train_nothing() -> None:
         with pytest.raises(PlatformError, match="invalid configuration") as refused:
             config(url)
         assert "address" in refused.value.detail
-    rule = {"gate.thresholds": [{"metric": "written_f1", "minimum": 0.3}]}
+    rule: dict[str, Any] = {"gate.thresholds": [{"metric": "written_f1", "minimum": 0.3}]}
     with pytest.raises(PlatformError, match="written_f1"):
         check_gate(task, config(**rule))
     check_gate(task, config("http://host", **rule))
@@ -226,7 +226,7 @@ def test_a_run_has_it_in_metrics_intervals_slices_card_and_gate(
     from pipelines.steps import evaluate as step
     from pipelines.steps.gate import gate
 
-    monkeypatch.setattr(step.data_report, "render_data", lambda *_: "")
+    monkeypatch.setattr("pipelines.pages.data_report.render_data", lambda *_: "")
     dataset, made = tmp_path / "dataset", tmp_path / "made"
     (tmp_path / "trained").mkdir()
     (tmp_path / "model").rename(tmp_path / "trained" / "model")
