@@ -174,8 +174,8 @@ def open_model(folder: Path, config: TuningConfig, lora: LoraConfig, seed: int) 
         )
     try:
         how = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, **more}
-        model: Any
-        model, told = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **how)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, **how)
+        model, told = loaded
         if left := sorted(told["missing_keys"]):  # transformers goes on with random numbers
             raise ValueError(f"its weights have no tensor {left[0]}, of {len(left)} that are missing")
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)

@@ -11,12 +11,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from contracts.bundle import Signature
 from contracts.errors import PlatformError
 from contracts.pii.finding import KINDS
+from contracts.pii.kind import Kind
+from contracts.pii.prefilter import necessary
 from contracts.pii.redaction import KEY
 from pipelines.data import personal
 from pipelines.data.chunks import ROW, Chunk, Rejected
@@ -202,6 +207,19 @@ def test_texts_that_are_left_out_have_nothing(said: dict[str, str], monkeypatch:
         made = run.apply(chunk(note=texts, same=texts)).table.to_pydict()
         found.append((run.taken(), made))
     assert found[0] == found[1]
+
+
+_ASCII = st.characters(max_codepoint=127)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if necessary(kind)], ids=lambda kind: kind.name)
+@settings(max_examples=5)
+@given(st.data())
+def test_what_a_kind_finds_its_filter_finds(kind: Kind, data: st.DataObject) -> None:
+    around = st.text(_ASCII, max_size=3)
+    text = data.draw(around) + data.draw(st.from_regex(kind.pattern, alphabet=_ASCII)) + data.draw(around)
+    if kind.pattern.search(text):
+        assert pc.match_substring_regex(pa.array([text]), necessary(kind))[0].as_py(), repr(text)
 
 
 def test_settings_that_are_none() -> None:
