@@ -54,8 +54,8 @@ class _Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepCost:
-    """One step: what was held for it, and what that costs.
+class Held:
+    """What was held, and what that costs.
 
     Each is max(request, use) times hours, as OpenCost (opencost.io, specification) counts a container.
 
@@ -64,8 +64,6 @@ class StepCost:
         money: at the prices of the profile; None without prices.  idle_money: of that, for what is idle.
     """
 
-    step: str
-    seconds: float
     core_hours: float
     gib_hours: float
     gpu_hours: float
@@ -73,6 +71,14 @@ class StepCost:
     idle_gib_hours: float
     money: float | None
     idle_money: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost(Held):
+    """What one step held."""
+
+    step: str
+    seconds: float
 
 
 def step_cost(name: str, step: Mapping[str, Any], asked: Asks | None, prices: Prices | None, gpus: int = 0) -> StepCost:
@@ -88,23 +94,19 @@ def step_cost(name: str, step: Mapping[str, Any], asked: Asks | None, prices: Pr
     used_memory = (memory if peak is None else float(peak) / _GIB) * hours
     held = max(cores * hours, used_cores), max(memory * hours, used_memory), gpus * hours
     idle = held[0] - used_cores, held[1] - used_memory
-    return StepCost(
-        step=name,
-        seconds=float(step.get("seconds") or 0.0),
-        core_hours=held[0],
-        gib_hours=held[1],
-        gpu_hours=held[2],
-        idle_core_hours=idle[0],
-        idle_gib_hours=idle[1],
-        money=_money(prices, *held),
-        idle_money=_money(prices, *idle, 0.0),
-    )
+    return StepCost(step=name, seconds=float(step.get("seconds") or 0.0), **priced_hours(held, idle, prices))
 
 
-def _money(prices: Prices | None, core_hours: float, gib_hours: float, gpu_hours: float) -> float | None:
-    if prices is None:
-        return None
-    return core_hours * prices.core_hour + gib_hours * prices.gib_hour + gpu_hours * prices.gpu_hour
+def priced_hours(held: tuple[float, float, float], idle: tuple[float, float], prices: Prices | None) -> dict[str, Any]:
+    """The fields of `Held`, of hours of cores, GiB and GPUs, and of those of cores and GiB that were idle."""
+
+    def money(cores: float, memory: float, gpus: float = 0.0) -> float | None:
+        if prices is None:
+            return None
+        return cores * prices.core_hour + memory * prices.gib_hour + gpus * prices.gpu_hour
+
+    names = ("core_hours", "gib_hours", "gpu_hours", "idle_core_hours", "idle_gib_hours", "money", "idle_money")
+    return dict(zip(names, (*held, *idle, money(*held), money(*idle)), strict=True))
 
 
 def cost_of(steps: Mapping[str, Any], prices: Prices | None, asked: Mapping[str, Asks]) -> dict[str, Any]:

@@ -14,6 +14,11 @@ from typing import Any
 from contracts.errors import PlatformError
 
 
+def user_cache(what: str) -> Path:
+    """The folder in the user's cache for what may be lost; it may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fairlead" / what
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from contracts.errors import PlatformError
 from contracts.prompts import content_version
 from contracts.written_answers import CHARACTERS, PASSAGES, TOKENS, messages, written
+from pipelines.io.files import user_cache
 from pipelines.task import STRICT, Progress
 
 if TYPE_CHECKING:
@@ -144,10 +145,10 @@ def _answers(writer: WriterConfig, requests: Sequence[Request], progress: Progre
 
 
 def _folder(writer: WriterConfig, requests: Sequence[Request]) -> Path:
-    home = Path(writer.cache or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    home = Path(writer.cache).expanduser() if writer.cache else user_cache("writers")
     asked = [[each.model_dump() for each in one.messages] for one in requests]
     name = content_version({"url": writer.url, "model": writer.model, "asked": asked})
-    return (home if writer.cache else home / "fairlead" / "writers") / name
+    return home / name
 
 
 def _said(writer: WriterConfig, question: str, quoted: Answered, answer: Answer) -> Said:

@@ -19,6 +19,7 @@ from contracts.bundle import sha256_file
 from contracts.errors import PlatformError
 from contracts.llama_process import check_gguf
 from contracts.lora import LAYERS, OUTER, rotated, tensor_name, turned_back
+from pipelines.io.files import user_cache
 from pipelines.training.weight_files import INDEX, ONE, WeightFiles, has_weights
 
 if TYPE_CHECKING:
@@ -58,11 +59,6 @@ def import_gguf() -> Any:
     return gguf
 
 
-def cache_folder() -> Path:
-    """Where converted weights are kept between runs."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fairlead" / "weights"
-
-
 def base_of(weights: Path) -> Base:
     """Weights to train: a GGUF file, which is converted once and kept by its content, or a folder of transformers.
 
@@ -83,7 +79,7 @@ def base_of(weights: Path) -> Base:
         except ValueError as err:
             raise refused(weights, str(err)) from err
     digest = sha256_file(weights)
-    target = cache_folder() / digest
+    target = user_cache("weights") / digest
     if not (target / "model.safetensors").exists():
         _convert(weights, target)
     return Base(folder=target, file=weights, digest=digest)

@@ -17,6 +17,7 @@ from contracts.errors import PlatformError
 from deploy.cli.monitoring.prometheus import PrometheusApi
 from deploy.cli.profiles.loading import load_profile
 from deploy.cli.terminal.output import emit, table
+from pipelines.cost import Held, priced_hours
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,24 +31,16 @@ Sums = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedCost:
-    """What one model held for `days`, and what that costs; money is None without prices.
+class ServedCost(Held):
+    """What one model held for `days`, and what that costs.
 
     Attributes:
-        core_hours, gib_hours, gpu_hours: the larger of asked and used.  idle_*: of these, what was not used.
         per_day: money of a day.  per_1000_requests: None where nobody asked.
     """
 
     model: str
     days: float
     requests: float
-    core_hours: float
-    gib_hours: float
-    gpu_hours: float
-    idle_core_hours: float
-    idle_gib_hours: float
-    money: float | None
-    idle_money: float | None
     per_day: float | None
     per_1000_requests: float | None
     currency: str | None
@@ -57,29 +50,15 @@ def served_cost(model: str, days: float, sums: Sums, prices: Prices | None) -> S
     """The cost of a model by its counters: (metric, state) -> what it grew by in `days`; requests have no state."""
     used, idle = (sums.get((names.CORE_SECONDS, state), 0.0) / _HOUR for state in ("used", "idle"))
     full, empty = (sums.get((names.MEMORY_SECONDS, state), 0.0) / _HOUR / _GIB for state in ("used", "idle"))
-    hours = {
-        "core_hours": used + idle,
-        "gib_hours": full + empty,
-        "gpu_hours": sums.get((names.GPU_SECONDS, ""), 0.0) / _HOUR,
-        "idle_core_hours": idle,
-        "idle_gib_hours": empty,
-    }
+    gpus = sums.get((names.GPU_SECONDS, ""), 0.0) / _HOUR
+    held = priced_hours((used + idle, full + empty, gpus), (idle, empty), prices)
+    money = held["money"]
     requests = sums.get((names.REQUESTS, ""), 0.0)
-    money = spare = None
-    if prices is not None:
-        spare = hours["idle_core_hours"] * prices.core_hour + hours["idle_gib_hours"] * prices.gib_hour
-        money = (
-            hours["core_hours"] * prices.core_hour
-            + hours["gib_hours"] * prices.gib_hour
-            + hours["gpu_hours"] * prices.gpu_hour
-        )
     return ServedCost(
         model=model,
         days=days,
         requests=requests,
-        **hours,
-        money=money,
-        idle_money=spare,
+        **held,
         per_day=None if money is None or not days else money / days,
         per_1000_requests=None if money is None or not requests else 1000 * money / requests,
         currency=prices.currency if prices else None,

@@ -19,6 +19,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
+from pipelines.io.files import user_cache
 from pipelines.task import STRICT
 
 KEY = "FAIRLEAD_TEACHER_KEY"
@@ -102,8 +103,7 @@ class Kept:
     @classmethod
     def of(cls, teacher: TeacherConfig) -> Kept:
         """Those of one address and model."""
-        home = Path(teacher.cache or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        folder = home if teacher.cache else home / "fairlead" / "teachers"
+        folder = Path(teacher.cache).expanduser() if teacher.cache else user_cache("teachers")
         name = hashlib.sha256(f"{teacher.url}\0{teacher.model}".encode()).hexdigest()[:16]
         return cls(folder / f"{name}.jsonl")
 
