@@ -100,7 +100,8 @@ class RedisVectors:
         while not (self._there() or not len(self._stored)):
             if self._writer.set(lock, token, nx=True, ex=_FILLING):
                 try:
-                    self._put(f"{self.key}:{token}", lock)
+                    if not self._there():  # another service may have ended between the look and the lock
+                        self._put(f"{self.key}:{token}", lock)
                 finally:
                     self._writer.delete(lock)
                 return

@@ -64,14 +64,29 @@ def test_of_many_the_graph_is_asked(server: Server, monkeypatch: pytest.MonkeyPa
     assert len(set(near.tolist()) & set(store.search(VECTORS[5], 10, ["x"]).tolist())) >= 9
 
 
+def added(server: Server) -> int:
+    return int(server.client.info("commandstats").get("cmdstat_VADD", {"calls": 0})["calls"])
+
+
 def test_several_services_fill_it_once_and_again_when_it_is_lost(server: Server) -> None:
-    digest, before = secrets.token_hex(8), server.client.info("commandstats").get("cmdstat_VADD", {"calls": 0})["calls"]
+    digest, before = secrets.token_hex(8), added(server)
     with ThreadPoolExecutor(3) as pool:
         stores = list(pool.map(lambda _: RedisVectors(server.address, digest, VECTORS, ACCESS), range(3)))
-    assert server.client.info("commandstats")["cmdstat_VADD"]["calls"] - before == 299
+    assert added(server) - before == 299
     server.client.flushall()
     assert stores[1].search(VECTORS[0], 3, []).tolist() == wanted(VECTORS[0], [], 3)
     assert server.client.execute_command("VCARD", stores[0].key) == 299
+
+
+def test_who_gets_the_lock_after_another_has_filled_it_fills_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisVectors(server.address, secrets.token_hex(8), VECTORS, ACCESS)
+    before, looks, there = added(server), iter([False]), store._there
+    monkeypatch.setattr(store, "_there", lambda: next(looks, None) is None and there())
+    store._fill()
+    assert added(server) == before
+    assert server.client.exists(f"{store.key}:lock") == 0
 
 
 def test_what_stands_there_is_of_this_bundle(server: Server) -> None:
