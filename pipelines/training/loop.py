@@ -187,7 +187,7 @@ def _seed(seed: int, epoch: int, here: Group) -> int:
 def _begun(here: Group, seed: int, epoch: int, notes: Mapping[str, Any], random: list[list[Any]]) -> _Begun:
     """Where this process was; when there were more or fewer then, its random numbers are new ones.
 
-    Checkpoints of before 1 December 2026 are of one process, whose loss stands alone and whose states are in no lists.
+    Older checkpoints are of one process: their loss stands alone, and their states are in no lists.
     """
     import torch
 
